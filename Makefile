@@ -1,0 +1,48 @@
+# make setup   the environment .venv; a second call costs nothing
+# make demo    train and evaluate a miniature policy, write a report
+# make test    the tests, less the slow ones
+# make lint    style and likely bugs
+# make clean   remove the environment, runs and caches
+
+PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14 3; do \
+	  python$$v -c "import sys; sys.exit(sys.version_info < (3, 11))" \
+	    >/dev/null 2>&1 && { echo python$$v; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint clean
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.setup
+
+$(VENV)/.setup: requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found;" \
+	  "install one, or name it: make setup PYTHON=/path/to/python" >&2; \
+	  exit 1; }
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "error: $(PYTHON) is no Python 3.11 or newer; name another:" \
+	  "make setup PYTHON=python3.11" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements.txt
+	@touch $@
+
+$(VENV)/.setup-dev: $(VENV)/.setup requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -r requirements-dev.txt
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m lfpc_jax.demo --workdir=runs/demo
+
+test: $(VENV)/.setup-dev
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info \
+	  .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,167 @@
+"""Everything that a config says about the policy and its episodes, built once.
+
+Training, evaluation and the other commands share it: the tokeniser, the
+policy's sizes and parameters, the limits of an episode, the packer of
+prompts, and the texts that the environment writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfpc_jax import checkpoints
+from lfpc_jax.data import prompts
+from lfpc_jax.data.batches import Packer
+from lfpc_jax.data.tokenizer import Tokenizer
+from lfpc_jax.errors import UserError
+from lfpc_jax.models import config as model_config
+from lfpc_jax.models import published
+from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.parameters import Params
+from lfpc_jax.rollout.observation import Texts
+from lfpc_jax.rollout.tool_call import ByteTable
+from lfpc_jax.rollout.types import EpisodeConfig, Trajectory
+
+ASSETS = pathlib.Path(__file__).parent / "assets"
+
+
+@dataclasses.dataclass(frozen=True)
+class Agent:
+  """A policy with all that surrounds it.
+
+  Attributes:
+    directory: the published files it starts from.
+    tokenizer: its tokeniser.
+    policy: its sizes and precision.
+    episodes: limits of an episode.
+    packer: turns examples into batches.
+    texts: what the environment writes.
+  """
+
+  directory: pathlib.Path
+  tokenizer: Tokenizer
+  policy: PolicyConfig
+  episodes: EpisodeConfig
+  packer: Packer
+  texts: Texts
+
+  def turns(self, trajectory: Trajectory) -> list[list[list[str]]]:
+    """The policy's text of each turn of each rollout; NumPy arrays needed."""
+    p, g = trajectory.length.shape
+    return [
+      [self._turns_of(trajectory, i, j) for j in range(g)] for i in range(p)
+    ]
+
+  def _turns_of(self, trajectory, i: int, j: int) -> list[str]:
+    number = trajectory.turns[i, j]
+    spans = zip(
+      trajectory.turn_start[i, j, :number],
+      trajectory.turn_end[i, j, :number],
+      strict=True,
+    )
+    tokens = trajectory.tokens[i, j]
+    return [self.tokenizer.decode(tokens[a:b].tolist()) for a, b in spans]
+
+
+def find_model(path: str) -> pathlib.Path:
+  """A directory of published files; a bare name is a shipped model."""
+  shipped = ASSETS / path
+  if path and shipped.is_dir():
+    return shipped
+  directory = pathlib.Path(path).expanduser()
+  if not directory.is_dir():
+    names = sorted(p.name for p in ASSETS.iterdir() if p.is_dir())
+    raise UserError(
+      f"policy.path={path!r}: no such directory, and the shipped models are "
+      f"{', '.join(names)}"
+    )
+  return directory
+
+
+def episode_config(rollout: Mapping[str, Any], **changes: Any) -> EpisodeConfig:
+  """The limits in a config's `rollout` section, which also has `prompts`."""
+  names = {field.name for field in dataclasses.fields(EpisodeConfig)}
+  kept = {name: value for name, value in rollout.items() if name in names}
+  return EpisodeConfig(**(kept | changes))
+
+
+def environment_texts(
+  tokenizer: Tokenizer, style: str, vocab_size: int
+) -> Texts:
+  """The environment's token ids; a turn ends at a call's end or at im_end."""
+  before, after = prompts.observation_tokens(tokenizer, style)
+  errors, lengths = prompts.error_tokens(tokenizer, style)
+  special = tokenizer.special
+  stops = np.array([special.tool_call_end, special.im_end], np.int32)
+  pad = np.int32(special.image_pad)
+  table = ByteTable.of(tokenizer, vocab_size)
+  arrays = (before, after, errors, lengths, pad, stops)
+  return Texts(*(jnp.asarray(a, jnp.int32) for a in arrays), table)
+
+
+def make_agent(
+  config: Mapping[str, Any], view_capacity: int, **episode_changes: Any
+) -> Agent:
+  """Reads the published directory that `config.policy.path` names.
+
+  Args:
+    config: a whole config, see configs/.
+    view_capacity: visual tokens of the largest global view.
+    **episode_changes: EpisodeConfig fields that differ from config.rollout.
+
+  Raises:
+    UserError: something in the config or the directory is wrong.
+  """
+  directory = find_model(config["policy"]["path"])
+  policy = model_config.load_config(
+    directory,
+    dtype=config["policy"]["dtype"],
+    remat=config["policy"]["remat"],
+    logit_chunk=config["policy"]["logit_chunk"],
+  )
+  tokenizer = Tokenizer.load(directory)
+  style = config["policy"]["prompt_style"]
+  packer = Packer(
+    tokenizer=tokenizer,
+    style=style,
+    view_capacity=view_capacity,
+    view_min_tokens=config["gap"]["min_tokens"],
+    text_capacity=config["rollout"]["text_capacity"],
+    image_capacity=tuple(config["data"]["image_capacity"]),
+  )
+  return Agent(
+    directory=directory,
+    tokenizer=tokenizer,
+    policy=policy,
+    episodes=episode_config(config["rollout"], **episode_changes),
+    packer=packer,
+    texts=environment_texts(tokenizer, style, policy.text.vocab_size),
+  )
+
+
+def load_params(agent: Agent, checkpoint: str) -> Params:
+  """Parameters of a training checkpoint, or the published ones if it is ''.
+
+  A checkpoint may be a run's directory (its latest step), a step's directory,
+  or another directory of published files.
+  """
+  if checkpoint and (pathlib.Path(checkpoint) / "config.json").exists():
+    is_published = list(pathlib.Path(checkpoint).glob("*.safetensors"))
+    if is_published:
+      return published.load(checkpoint, agent.policy, jnp.float32)[1]
+  _, params = published.load(agent.directory, agent.policy, jnp.float32)
+  if not checkpoint:
+    return params
+  return checkpoints.restore_params(checkpoint, checkpoints.abstract(params))
+
+
+def device_batch(batch: Any) -> Any:
+  """Moves a host batch to the device, explicitly."""
+  return jax.tree.map(jax.device_put, batch)

@@ -1,0 +1,1 @@
+"""Prompts, tokens, and the data the policy learns from."""

@@ -1,0 +1,102 @@
+"""Examples to arrays: prompts are packed, originals padded to one size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from lfpc_jax.data import prompts
+from lfpc_jax.data.examples import Example
+from lfpc_jax.data.tokenizer import Tokenizer
+from lfpc_jax.errors import UserError
+from lfpc_jax.image import views
+from lfpc_jax.rollout.types import Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Packer:
+  """Packs examples into batches of fixed shapes.
+
+  Attributes:
+    tokenizer: the policy's.
+    style: prompt style, a key of prompts.STYLES.
+    view_capacity: visual tokens of the largest global view.
+    view_min_tokens: a smaller image is enlarged to this many visual tokens.
+    text_capacity: prompt tokens that are not visual.
+    image_capacity: (height, width) of the largest original.
+    target_capacity: nested boxes kept of an example.
+  """
+
+  tokenizer: Tokenizer
+  style: str
+  view_capacity: int
+  view_min_tokens: int
+  text_capacity: int
+  image_capacity: tuple[int, int]
+  target_capacity: int = 4
+
+  def view_grid(self, example: Example, tokens: int) -> tuple[int, int]:
+    """(rows, cols) of the global view at a budget of visual tokens."""
+    height, width = example.image.shape[:2]
+    least = min(self.view_min_tokens, tokens)
+    return views.choose_grid(height, width, least, tokens)
+
+  def pack(
+    self, examples: Sequence[Example], budgets: Sequence[int]
+  ) -> Batch:
+    """Makes a batch of NumPy arrays.
+
+    Args:
+      examples: P of them.
+      budgets: visual tokens of each one's global view.
+
+    Raises:
+      UserError: an original, a view or a prompt exceeds its capacity.
+    """
+    rows = [
+      self._row(example, budget)
+      for example, budget in zip(examples, budgets, strict=True)
+    ]
+    return Batch(*(np.stack(column) for column in zip(*rows, strict=True)))
+
+  def _row(self, example: Example, budget: int) -> tuple[np.ndarray, ...]:
+    grid = self.view_grid(example, budget)
+    if grid[0] * grid[1] > self.view_capacity:
+      raise UserError(
+        f"example {example.id}: its view of {grid[0]} x {grid[1]} visual "
+        f"tokens exceeds the capacity of {self.view_capacity}: raise "
+        "gap.full_tokens or lower gap.tokens"
+      )
+    text = prompts.prompt_text(example.question, example.options, self.style)
+    slots = self.view_capacity + self.text_capacity
+    packed = prompts.pack_prompt(self.tokenizer, text, grid, slots)
+    boxes = np.zeros((self.target_capacity, 4), np.int32)
+    number = min(len(example.boxes), self.target_capacity)
+    boxes[:number] = example.boxes[:number]
+    return (
+      packed.tokens,
+      packed.positions,
+      packed.visual_index,
+      packed.length,
+      packed.next_position,
+      self._pad(example),
+      np.array(example.image.shape[:2], np.int32),
+      np.array(grid, np.int32),
+      boxes,
+      np.arange(self.target_capacity) < number,
+    )
+
+  def _pad(self, example: Example) -> np.ndarray:
+    height, width = example.image.shape[:2]
+    if (height, width) == tuple(self.image_capacity):
+      return example.image
+    if height > self.image_capacity[0] or width > self.image_capacity[1]:
+      raise UserError(
+        f"example {example.id}: its image of {height} x {width} pixels exceeds "
+        f"data.image_capacity {tuple(self.image_capacity)}: raise it"
+      )
+    padded = np.zeros((*self.image_capacity, 3), np.uint8)
+    padded[:height, :width] = example.image
+    return padded

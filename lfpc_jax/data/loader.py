@@ -1,0 +1,262 @@
+"""Reading data sets: random access, seeded batches, decoding in advance.
+
+    source = open_scenes('data', 'easy', 'train')
+    sampler = BatchSampler(seed=0, batch_size=32, num_examples=len(source))
+    with BatchLoader(source, sampler, first_step=step) as batches:
+      for step, examples in batches:
+        ...
+
+The step is the whole state: a run resumed at a step sees the same batches.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import io
+import operator
+import os
+import pathlib
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from lfpc_jax import errors
+from lfpc_jax.data import examples
+from lfpc_jax.data import scenes
+
+T = TypeVar('T')
+
+
+class PromptSource(Sequence[examples.Example]):
+  """Examples by index, images decoded when asked for.
+
+  Args:
+    rows: stored examples: the features of `Example`, the image as JPEG or PNG
+      bytes; 'options' and 'boxes' may be missing.
+    name: the data set's name, for `Example.source`.
+  """
+
+  def __init__(self, rows: Sequence[Mapping[str, Any]], name: str):
+    self._rows = rows
+    self._name = name
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, index: int) -> examples.Example:
+    index = operator.index(index)
+    if not 0 <= index < len(self):
+      raise IndexError(
+          f'Example {index} of {self._name!r}, which has {len(self)}.'
+      )
+    row = self._rows[index]
+    return examples.Example(
+        id=_text(row['id']),
+        image=self._decode(row),
+        question=_text(row['question']),
+        answer=_text(row['answer']),
+        category=_text(row['category']),
+        options=tuple(_text(option) for option in row.get('options', ())),
+        boxes=np.asarray(row.get('boxes', ()), np.int32).reshape(-1, 4),
+        source=self._name,
+    )
+
+  def _decode(self, row: Mapping[str, Any]) -> np.ndarray:
+    try:
+      with Image.open(io.BytesIO(row['image'])) as image:
+        return np.array(image.convert('RGB'))
+    except (OSError, SyntaxError) as error:
+      raise errors.UserError(
+          f'The image of example {_text(row["id"])!r} of {self._name!r} cannot'
+          f' be decoded ({error}): build the data set again.'
+      ) from error
+
+
+def open_scenes(
+    data_dir: str | os.PathLike[str] = 'data',
+    difficulty: str | scenes.ScenesConfig = 'easy',
+    split: str = 'train',
+) -> PromptSource:
+  """Opens a split of `Scenes`.
+
+  Args:
+    data_dir: where data sets live.
+    difficulty: 'easy', 'hard', or a configuration from `scenes_config`.
+    split: 'train', 'validation' or 'test'.
+
+  Raises:
+    UserError: the data set has not been built, or has no such split.
+  """
+  builder = scenes.open_builder(data_dir, difficulty)
+  config = builder.builder_config
+  if not pathlib.Path(builder.data_path).exists():
+    raise errors.UserError(
+        f'No data set at {builder.data_path}: build it with'
+        f' `{scenes.build_command(data_dir, config)}`.'
+    )
+  if split not in builder.info.splits:
+    raise errors.UserError(
+        f'{builder.data_path} has no split {split!r}: choose one of'
+        f' {tuple(builder.info.splits)}.'
+    )
+  # Imported here, as the rest of this module needs no data set.
+  import tensorflow_datasets as tfds
+
+  rows = builder.as_data_source(
+      split, decoders={'image': tfds.decode.SkipDecoding()}
+  )
+  return PromptSource(rows, f'scenes-{config.spec.name}')
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchSampler:
+  """Which examples a step sees: a pure function of the step.
+
+  Epoch after epoch is laid end to end and cut into batches; each epoch is
+  another permutation. Joined in their order, the processes' parts are the
+  batch that a single process would see.
+
+  Attributes:
+    seed: decides the permutations.
+    batch_size: examples of a step, over all processes.
+    num_examples: examples of the data set.
+    process_index, process_count: this process, and how many there are.
+    shuffle: False gives every epoch in stored order, as evaluation wants it.
+  """
+
+  seed: int
+  batch_size: int
+  num_examples: int
+  process_index: int = 0
+  process_count: int = 1
+  shuffle: bool = True
+
+  def __post_init__(self):
+    if self.num_examples < 1 or self.batch_size < 1:
+      raise errors.UserError(
+          f'No batch of {self.batch_size} from {self.num_examples} examples:'
+          ' both numbers must be positive.'
+      )
+    if not 0 <= self.process_index < self.process_count:
+      raise errors.UserError(
+          f'Process {self.process_index} of {self.process_count}: indices'
+          ' start at 0.'
+      )
+    if self.batch_size % self.process_count:
+      raise errors.UserError(
+          f'batch_size = {self.batch_size} is no multiple of the'
+          f' {self.process_count} processes: change one of them.'
+      )
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Steps that see every example at least once, from step 0 on."""
+    return -(-self.num_examples // self.batch_size)
+
+  def __call__(self, step: int) -> np.ndarray:
+    """The indices of this process's part of a step's batch: i64[local]."""
+    local = self.batch_size // self.process_count
+    first = step * self.batch_size + self.process_index * local
+    epochs, places = np.divmod(first + np.arange(local), self.num_examples)
+    if not self.shuffle:
+      return places
+    orders = {
+        epoch: _epoch_order(self.seed, int(epoch), self.num_examples)
+        for epoch in np.unique(epochs)
+    }
+    pairs = zip(epochs, places, strict=True)
+    return np.array([orders[epoch][place] for epoch, place in pairs], np.int64)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, number: int) -> np.ndarray:
+  return np.random.default_rng([seed, epoch]).permutation(number)
+
+
+class BatchLoader(Generic[T]):
+  """Iterates over (step, batch), decoding some steps ahead in threads.
+
+  An exception of a thread is raised where its batch would have come, and again
+  at each further attempt. Use it as a context manager, or call `close`.
+
+  Args:
+    source: examples by index.
+    sampler: gives the indices of each step.
+    first_step: the step of the first batch.
+    num_steps: how many batches; None for no end.
+    transform: turns a step's examples into the batch, in the thread; by
+      default the batch is the list of examples.
+    depth: how many batches are prepared in advance.
+    workers: number of threads.
+  """
+
+  def __init__(
+      self,
+      source: Sequence[examples.Example],
+      sampler: Callable[[int], np.ndarray],
+      *,
+      first_step: int = 0,
+      num_steps: int | None = None,
+      transform: Callable[[list[examples.Example]], T] = list,
+      depth: int = 2,
+      workers: int = 2,
+  ):
+    if depth < 1:
+      raise ValueError(f'depth = {depth}: prepare at least one batch ahead.')
+    self._source = source
+    self._sampler = sampler
+    self._transform = transform
+    self._depth = depth
+    self._next = first_step
+    self._last = None if num_steps is None else first_step + num_steps
+    self._closed = False
+    # Futures instead of a queue: nobody ever waits for room or for an item
+    # that no one will bring.
+    self._pending = collections.deque()
+    self._threads = concurrent.futures.ThreadPoolExecutor(
+        workers, thread_name_prefix='batches'
+    )
+    self._fill()
+
+  def __iter__(self) -> Iterator[tuple[int, T]]:
+    return self
+
+  def __next__(self) -> tuple[int, T]:
+    if self._closed:
+      raise ValueError('This BatchLoader is closed: make another one.')
+    if not self._pending:
+      raise StopIteration
+    step, future = self._pending[0]
+    batch = future.result()
+    self._pending.popleft()
+    self._fill()
+    return step, batch
+
+  def __enter__(self) -> 'BatchLoader[T]':
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    """Drops what has not been started and ends the threads; may be repeated."""
+    self._closed = True
+    self._threads.shutdown(wait=True, cancel_futures=True)
+    self._pending.clear()
+
+  def _fill(self) -> None:
+    while len(self._pending) < self._depth and self._next != self._last:
+      future = self._threads.submit(self._load, self._next)
+      self._pending.append((self._next, future))
+      self._next += 1
+
+  def _load(self, step: int) -> T:
+    indices = self._sampler(step)
+    return self._transform([self._source[int(i)] for i in indices])
+
+
+def _text(value: bytes | str) -> str:
+  return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,143 @@
+"""The whole way at small scale: both stages, evaluation, a report.
+
+  python -m lfpc_jax.demo --workdir=runs/demo
+
+Builds the embedded data set, trains the miniature policy without the gap
+(baseline), with it (stage 1) and with the grounding reward (stage 2), and
+evaluates all of them on held-out scenes. Interrupted at any moment and started
+again, it goes on; what is finished is not done again.
+"""
+
+import pathlib
+
+from absl import app
+from absl import flags
+import rich.console
+
+from lfpc_jax import config as config_lib
+
+_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where results go.")
+_QUICK = flags.DEFINE_bool(
+  "quick", False, "Toy sizes, to try the way and not the result."
+)
+_CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
+DIFFICULTIES = ("easy", "hard")
+_QUICK_CHANGES = (
+  "rollout.prompts=4",
+  "rollout.group=2",
+  "train.steps=2",
+  "eval.items=8",
+  "eval.batch=4",
+  "eval.records=2",
+)
+
+
+def load(variant: str, workdir: pathlib.Path, quick: bool, *changes: str):
+  """A variant of configs/tiny.py with the demo's directories."""
+  changes = (f"data.dir={workdir / 'data'}", *changes)
+  if quick:
+    changes += _QUICK_CHANGES
+  config = config_lib.load_config(f"{_CONFIG}:{variant}", changes)
+  return config_lib.freeze(config)
+
+
+def train_all(workdir: pathlib.Path, quick: bool, say) -> None:
+  """Trains baseline, stage 1, and stage 2 from stage 1's policy."""
+  from lfpc_jax.rl.trainer import Trainer
+
+  for variant in ("baseline", "stage1", "stage2"):
+    say(f"training: {variant}")
+    start = f"policy.checkpoint={workdir / 'stage1'}"
+    changes = (start,) if variant == "stage2" else ()
+    config = load(variant, workdir, quick, *changes)
+    if Trainer(config, workdir / variant).run() is None:
+      raise SystemExit(130)
+
+
+def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
+  """Evaluates every policy on easy and on hard held-out scenes."""
+  from lfpc_jax.evaluation import command
+  from lfpc_jax.evaluation.runner import Runner
+
+  runner = None
+  for difficulty in DIFFICULTIES:
+    config = load("stage1", workdir, quick, f"data.difficulty={difficulty}")
+    runner = runner or Runner(config)
+    for name, folder in POLICIES.items():
+      say(f"evaluation on {difficulty} scenes: {name}")
+      checkpoint = str(workdir / folder) if folder else ""
+      command.evaluate_into(
+        _evaluation(workdir, difficulty, name),
+        config,
+        runner,
+        name,
+        checkpoint,
+      )
+
+
+POLICIES = {
+  "pretrained": "",
+  "baseline (no gap)": "baseline",
+  "+ stage 1": "stage1",
+  "+ stage 2": "stage2",
+}
+"""Names for a reader, and the run of each."""
+
+
+def _evaluation(workdir: pathlib.Path, difficulty: str, name: str):
+  folder = POLICIES[name] or "pretrained"
+  return workdir / "evaluation" / difficulty / folder
+
+
+def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
+  """Prints the tables and writes the page."""
+  from lfpc_jax.evaluation import command, summary
+  from lfpc_jax.metrics import read_metrics
+  from lfpc_jax.report import page, plots, results
+
+  tables, shown = [], []
+  for difficulty in DIFFICULTIES:
+    found, by_policy = [], {}
+    for name in POLICIES:
+      folder = _evaluation(workdir, difficulty, name)
+      by_policy[name], of_policy, records = command.load_results(folder)
+      found += of_policy
+      shown += records
+    title = f"Held-out {difficulty} scenes"
+    tables.append(results.paper_table(found, title))
+    tables.append(summary.category_table(by_policy))
+  for table in tables:
+    console.print(table.to_rich())
+  curves = plots.curves_from_metrics(
+    {v: read_metrics(workdir / v) for v in ("baseline", "stage1", "stage2")}
+  )
+  path = workdir / "report.html"
+  page.write_page(path, "A small policy learns to look", tables, curves, shown)
+  console.print(f"report: {path.resolve().as_uri()}", soft_wrap=True)
+
+
+def main(argv: list[str]) -> None:
+  """Runs all parts in order; each skips what is done."""
+  if len(argv) > 1:
+    raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+  workdir, quick = pathlib.Path(_WORKDIR.value), _QUICK.value
+  console = rich.console.Console()
+  config_lib.setup_jax()
+  from lfpc_jax.data import scenes
+
+  parts = iter(range(1, 100))
+  total = len(DIFFICULTIES) * (1 + len(POLICIES)) + 3
+
+  def say(text: str) -> None:
+    console.print(f"[bold]\\[{next(parts)}/{total}][/bold] {text}")
+
+  for difficulty in DIFFICULTIES:
+    say(f"data: {difficulty} scenes")
+    scenes.prepare(str(workdir / "data"), difficulty)
+  train_all(workdir, quick, say)
+  evaluate_all(workdir, quick, say)
+  report(workdir, console)
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,30 @@
+"""Evaluates a policy on held-out questions.
+
+  python -m lfpc_jax.evaluate --config=configs/tiny.py:stage1 \\
+    --checkpoint=runs/stage1 --workdir=runs/stage1/evaluation
+
+--checkpoint is a training run's directory, one of its steps, or a directory
+of published files; without it, the config's starting policy is evaluated.
+Writes items.jsonl (a row for each question, budget and probe), records.jsonl
+(rollouts to look at), evaluation.json (settings and times) and report.html.
+"""
+
+import pathlib
+import sys
+
+from absl import flags
+
+from lfpc_jax import config as config_lib
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The policy to evaluate.")
+
+
+def run(config, workdir: str) -> None:
+  """Evaluates, prints the tables, writes the results."""
+  from lfpc_jax.evaluation import command
+
+  command.evaluate(config, pathlib.Path(workdir), _CHECKPOINT.value)
+
+
+if __name__ == "__main__":
+  sys.exit(config_lib.main(run, stored_as="evaluate.json"))

@@ -1,0 +1,1 @@
+"""Evaluation: held-out questions, crop-dependence probes, tables, records."""

@@ -1,0 +1,88 @@
+"""The evaluate command, and the part of it that the demo shares."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+from typing import Any
+
+import rich.console
+
+from lfpc_jax import agent as agent_lib
+from lfpc_jax import config as config_lib
+from lfpc_jax import metrics
+from lfpc_jax.data import loader
+from lfpc_jax.evaluation import items as items_lib
+from lfpc_jax.evaluation import summary
+from lfpc_jax.evaluation.runner import Runner
+from lfpc_jax.report import page
+from lfpc_jax.report import results as results_lib
+from lfpc_jax.report.records import load_records
+
+_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "transformers")
+
+
+def manifest(config: Any, name: str, checkpoint: str) -> dict[str, Any]:
+  """Every setting that can change a score."""
+  return {
+    "policy": name,
+    "checkpoint": checkpoint,
+    "config": json.loads(config_lib.config_json(config)),
+    "python": platform.python_version(),
+    "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+  }
+
+
+def evaluate_into(
+  folder: pathlib.Path,
+  config: Any,
+  runner: Runner,
+  name: str,
+  checkpoint: str,
+) -> None:
+  """Evaluates a policy into a folder, unless it is there already."""
+  wanted = manifest(config, name, checkpoint)
+  done = folder / "evaluation.json"
+  if done.exists():
+    stored = json.loads(done.read_text())
+    if all(stored.get(key) == value for key, value in wanted.items()):
+      return
+  source = loader.open_scenes(
+    config.data.dir, config.data.difficulty, config.eval.split
+  )
+  number = min(config.eval.items or len(source), len(source))
+  examples = [source[i] for i in range(number)]
+  params = agent_lib.load_params(runner.agent, checkpoint)
+  total = runner.batches(number)
+  with metrics.Progress(f"evaluate {name}", total) as progress:
+    found = runner.run(name, params, examples, progress.update)
+  found.save(folder, wanted)
+
+
+def load_results(folder: pathlib.Path):
+  """(rows, results, records) of a folder that `evaluate_into` filled."""
+  content = json.loads((folder / "evaluation.json").read_text())
+  rows = items_lib.load_items(folder / "items.jsonl")
+  times = content["seconds_per_question"]
+  seconds = {int(budget): time for budget, time in times.items()}
+  results = summary.summarise(content["policy"], rows, seconds)
+  return rows, results, load_records(folder / "records.jsonl")
+
+
+def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
+  """The command: evaluates, prints tables, writes a page."""
+  name = config.name if checkpoint else "pretrained"
+  evaluate_into(folder, config, Runner(config), name, checkpoint)
+  rows, results, records = load_results(folder)
+  tables = [
+    results_lib.paper_table(results),
+    summary.category_table({name: rows}),
+  ]
+  console = rich.console.Console()
+  for table in tables:
+    console.print(table.to_rich())
+  path = folder / "report.html"
+  page.write_page(path, f"Evaluation of {name}", tables, (), records)
+  console.print(f"report: {path}")

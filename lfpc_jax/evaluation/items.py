@@ -1,0 +1,118 @@
+"""One row for each question, probe and budget: what happened there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import dataclasses
+import json
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfpc_jax import files
+from lfpc_jax.data.examples import Example
+from lfpc_jax.image import boxes
+from lfpc_jax.rl import rewards
+from lfpc_jax.rl import scoring
+from lfpc_jax.rl.answers import Verdict
+from lfpc_jax.rl.rewards import RewardConfig
+from lfpc_jax.rollout.types import Batch, Stop, Trajectory
+
+_PLAIN = RewardConfig(geo_weight=1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+  """The outcome of one question; boxes are those that the policy wrote."""
+
+  id: str
+  category: str
+  budget: int
+  """Visual tokens of the global view."""
+  probe: str
+  """What replaced the crops; 'none' for nothing."""
+  correct: bool
+  formed: bool
+  prediction: str | None
+  turns: int
+  crops: int
+  failed_calls: int
+  stop: str
+  iou: float | None
+  """Best IoU of the last crop with the nested boxes; None without a crop."""
+  coverage: float | None
+  """Share of the smallest box inside the last crop."""
+  area: float | None
+  """The last crop's share of the image."""
+  box: tuple[int, ...] | None
+  """The last crop in original pixels."""
+
+
+def box_terms(
+  batch: Batch, trajectory: Trajectory
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """IoU, coverage and area f32[P, G] of each episode's last crop."""
+  geo = rewards.grounding_reward(
+    trajectory.boxes,
+    scoring.executed(trajectory),
+    batch.targets,
+    batch.target_valid,
+    batch.size,
+    _PLAIN,
+  )
+  area = boxes.area_fraction(trajectory.boxes, batch.size[:, None, None])
+  last = jnp.maximum(trajectory.crops - 1, 0)[..., None]
+  area = jnp.take_along_axis(area, last, axis=-1)[..., 0]
+  return geo.plain_iou, geo.coverage, area
+
+
+def make_items(
+  examples: Sequence[Example],
+  budget: int,
+  probe: str,
+  trajectory: Trajectory,
+  verdicts: Sequence[Sequence[Verdict]],
+  terms: Sequence[np.ndarray],
+) -> list[Item]:
+  """Rows of the first rollout of each prompt; all arrays on the host."""
+  rows = []
+  for p, example in enumerate(examples):
+    verdict, crops = verdicts[p][0], int(trajectory.crops[p, 0])
+    known = crops > 0 and len(example.boxes) > 0
+    iou, coverage, _ = (float(t[p, 0]) if known else None for t in terms)
+    box = trajectory.boxes[p, 0, crops - 1].tolist() if crops else None
+    rows.append(
+      Item(
+        id=example.id,
+        category=example.category,
+        budget=budget,
+        probe=probe,
+        correct=verdict.correct,
+        formed=verdict.formed,
+        prediction=verdict.answer,
+        turns=int(trajectory.turns[p, 0]),
+        crops=crops,
+        failed_calls=int((trajectory.outcome[p, 0] >= 0).sum()),
+        stop=Stop(int(trajectory.stop[p, 0])).name,
+        iou=iou,
+        coverage=coverage,
+        area=float(terms[2][p, 0]) if crops else None,
+        box=tuple(box) if box else None,
+      )
+    )
+  return rows
+
+
+def save_items(path: str | os.PathLike[str], rows: Sequence[Item]) -> None:
+  """Writes one JSON object a line, whole or not at all."""
+  text = "".join(json.dumps(dataclasses.asdict(row)) + "\n" for row in rows)
+  files.atomic_write(pathlib.Path(path), text.encode())
+
+
+def load_items(path: str | os.PathLike[str]) -> list[Item]:
+  """Reads what `save_items` wrote."""
+  lines = pathlib.Path(path).read_text().splitlines()
+  return [Item(**json.loads(line)) for line in lines]

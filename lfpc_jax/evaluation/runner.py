@@ -1,0 +1,182 @@
+"""Runs a policy over held-out questions, with and without probes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import json
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfpc_jax import agent as agent_lib
+from lfpc_jax import files
+from lfpc_jax.data.examples import Example
+from lfpc_jax.errors import UserError
+from lfpc_jax.evaluation import items as items_lib
+from lfpc_jax.evaluation import records as records_lib
+from lfpc_jax.evaluation.items import Item
+from lfpc_jax.models.parameters import Params
+from lfpc_jax.report.records import RolloutRecord, save_records
+from lfpc_jax.rl import scoring
+from lfpc_jax.rl.rewards import RewardConfig
+from lfpc_jax.rollout.episode import Rollout
+from lfpc_jax.rollout.probes import Probe
+
+
+@dataclasses.dataclass
+class Evaluation:
+  """What an evaluation found.
+
+  Attributes:
+    rows: one for each question, budget and probe.
+    records: rollouts to look at, without probes.
+    seconds: per question without probes, compilation left out, by budget.
+    compile_seconds: of the first batch beyond the others, by budget.
+  """
+
+  rows: list[Item]
+  records: list[RolloutRecord]
+  seconds: dict[int, float]
+  compile_seconds: dict[int, float]
+
+  def save(self, folder: pathlib.Path, manifest: dict[str, Any]) -> None:
+    """Writes items.jsonl, records.jsonl and, last, evaluation.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    items_lib.save_items(folder / "items.jsonl", self.rows)
+    save_records(folder / "records.jsonl", self.records)
+    content = manifest | {
+      "seconds_per_question": self.seconds,
+      "compile_seconds": self.compile_seconds,
+    }
+    text = json.dumps(content, indent=2) + "\n"
+    files.atomic_write(folder / "evaluation.json", text.encode())
+
+
+def parse_probes(names: Sequence[str]) -> list[Probe]:
+  """Probes by name, 'none' first.
+
+  Raises:
+    UserError: an unknown name.
+  """
+  known = {probe.name.lower(): probe for probe in Probe}
+  for name in names:
+    if name not in known:
+      raise UserError(
+        f"eval.probes has {name!r}; the probes are {', '.join(known)}"
+      )
+  return [Probe.NONE] + [known[n] for n in names if n != "none"]
+
+
+class Runner:
+  """Compiles one program for each budget, whatever the policy's weights."""
+
+  def __init__(self, config: Any):
+    """Reads the policy's files and the config's eval section."""
+    self.config = config
+    self.probes = parse_probes(config.eval.probes)
+    self.reward = RewardConfig(**(config.reward.to_dict() | {"geo_weight": 1}))
+    self._agents = {
+      budget: agent_lib.make_agent(
+        config, budget, group=1, temperature=config.eval.temperature
+      )
+      for budget in config.eval.budgets
+    }
+    self._rollouts = {
+      budget: jax.jit(Rollout(agent.policy, agent.episodes, budget))
+      for budget, agent in self._agents.items()
+    }
+    self._box_terms = jax.jit(items_lib.box_terms)
+
+  @property
+  def agent(self) -> agent_lib.Agent:
+    """The policy's files, the same for all budgets."""
+    return next(iter(self._agents.values()))
+
+  def run(
+    self,
+    name: str,
+    params: Params,
+    examples: Sequence[Example],
+    progress: Callable[[int, str], None] = lambda done, doing: None,
+  ) -> Evaluation:
+    """Evaluates one policy.
+
+    Args:
+      name: the policy's, for records.
+      params: its parameters.
+      examples: the questions, which may be decoded lazily.
+      progress: told the number of batches done and what runs.
+    """
+    found = Evaluation([], [], {}, {})
+    done = 0
+    for budget in self._rollouts:
+      times = []
+      for first in range(0, len(examples), self.config.eval.batch):
+        last = min(first + self.config.eval.batch, len(examples))
+        part = [examples[i] for i in range(first, last)]
+        batch = self._pack(part, budget)
+        for probe in self.probes:
+          began = time.perf_counter()
+          self._run_batch(found, name, params, part, batch, budget, probe)
+          if probe is Probe.NONE:
+            times.append((time.perf_counter() - began, len(part)))
+          done += 1
+          progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
+      self._note_times(found, budget, times)
+    return found
+
+  def batches(self, number: int) -> int:
+    """Number of batches that `run` works through for `number` questions."""
+    per_pass = -(-number // self.config.eval.batch)
+    return per_pass * len(self.probes) * len(self._rollouts)
+
+  def _pack(self, part, budget):
+    """The batch on the device, filled up with its last question."""
+    full = part + [part[-1]] * (self.config.eval.batch - len(part))
+    packer = self._agents[budget].packer
+    batch = packer.pack(full, [budget] * len(full))
+    return agent_lib.device_batch(batch)
+
+  def _run_batch(self, found, name, params, part, batch, budget, probe):
+    agent = self._agents[budget]
+    key = jax.device_put(jax.random.key(self.config.eval.seed))
+    trajectory = self._rollouts[budget](
+      params, batch, agent.texts, key, jnp.int32(probe)
+    )
+    terms = jax.device_get(self._box_terms(batch, trajectory))
+    host = jax.device_get(trajectory)
+    verdicts = scoring.judge(agent.turns(host)[: len(part)], part)
+    label = probe.name.lower()
+    found.rows += items_lib.make_items(
+      part, budget, label, host, verdicts, terms
+    )
+    missing = self.config.eval.records * (
+      1 + list(self._rollouts).index(budget)
+    ) - len(found.records)
+    if probe is Probe.NONE and missing > 0:
+      number = min(missing, len(part))
+      cut = jax.tree.map(
+        lambda x: np.asarray(x)[:number] if np.ndim(x) else x, (batch, host)
+      )
+      found.records += records_lib.make_records(
+        agent,
+        self.reward,
+        name,
+        budget,
+        part[:number],
+        *cut,
+        verdicts[:number],
+      )
+
+  def _note_times(self, found, budget, times) -> None:
+    steady = times[1:] or times
+    per_question = sum(t for t, _ in steady) / sum(n for _, n in steady)
+    found.seconds[budget] = per_question
+    found.compile_seconds[budget] = max(
+      0.0, times[0][0] - per_question * times[0][1]
+    )

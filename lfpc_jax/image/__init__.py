@@ -1,0 +1,1 @@
+"""Images as pure array functions: boxes, resampling, views and patches."""

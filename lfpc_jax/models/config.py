@@ -1,0 +1,285 @@
+"""Sizes of a Qwen2.5-VL policy, in and out of the published config.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from lfpc_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class VisionConfig:
+  """The vision tower: window attention, 2-D rotary positions, a merger."""
+
+  depth: int = 32
+  width: int = 1280
+  mlp_width: int = 3420
+  heads: int = 16
+  patch_size: int = 14
+  merge_size: int = 2
+  temporal_patch_size: int = 2
+  channels: int = 3
+  window_size: int = 112  # pixels
+  full_attention_blocks: tuple[int, ...] = (7, 15, 23, 31)
+  rope_theta: float = 10_000.0
+
+  @property
+  def head_dim(self) -> int:
+    """Width of one attention head."""
+    return self.width // self.heads
+
+  @property
+  def cell(self) -> int:
+    """Pixels along one side of a visual token."""
+    return self.patch_size * self.merge_size
+
+  @property
+  def window(self) -> int:
+    """Visual tokens along one side of an attention window."""
+    return self.window_size // self.cell
+
+  @property
+  def patch_dim(self) -> int:
+    """Values of one patch of one frame: channels x patch x patch."""
+    return self.channels * self.patch_size**2
+
+
+@dataclasses.dataclass(frozen=True)
+class TextConfig:
+  """The decoder: grouped queries, multimodal rotary positions, SwiGLU."""
+
+  vocab_size: int = 152_064
+  width: int = 3584
+  mlp_width: int = 18_944
+  depth: int = 28
+  heads: int = 28
+  kv_heads: int = 4
+  norm_epsilon: float = 1e-6
+  rope_theta: float = 1_000_000.0
+  mrope_section: tuple[int, int, int] = (16, 24, 24)
+  max_positions: int = 128_000
+
+  @property
+  def head_dim(self) -> int:
+    """Width of one attention head."""
+    return self.width // self.heads
+
+
+@dataclasses.dataclass(frozen=True)
+class PolicyConfig:
+  """A whole policy.
+
+  `dtype` is the precision of matrix products and activations; parameters
+  keep the precision they are stored in, and softmax, norms and
+  log-sum-exp always run in float32.
+  """
+
+  vision: VisionConfig = VisionConfig()
+  text: TextConfig = TextConfig()
+  tie_word_embeddings: bool = False
+  image_token_id: int = 151_655
+  dtype: str = "float32"
+  remat: str = "layer"  # 'none' keeps all activations, 'layer' one per layer
+  logit_chunk: int = 1024  # tokens whose logits exist at one time
+  attention_chunk: int = 1024  # queries whose scores exist at one time
+
+  def __post_init__(self) -> None:
+    """Refuses sizes that no Qwen2.5-VL can have."""
+    text, vision = self.text, self.vision
+    checks = {
+      "text.width % text.heads": text.width % text.heads,
+      "text.heads % text.kv_heads": text.heads % text.kv_heads,
+      "vision.width % vision.heads": vision.width % vision.heads,
+      "vision.head_dim % 4": vision.head_dim % 4,
+      "text.head_dim/2 - sum(text.mrope_section)": text.head_dim // 2
+      - sum(text.mrope_section),
+      "vision.window_size % cell": vision.window_size % vision.cell,
+    }
+    for name, rest in checks.items():
+      if rest:
+        raise UserError(f"policy config: {name} is {rest}, must be 0")
+    if self.remat not in ("none", "layer"):
+      raise UserError(f"policy config: remat={self.remat!r}: 'none' or 'layer'")
+
+
+def _text(width, mlp_width, depth, heads, kv_heads, vocab_size=152_064):
+  return TextConfig(
+    vocab_size=vocab_size,
+    width=width,
+    mlp_width=mlp_width,
+    depth=depth,
+    heads=heads,
+    kv_heads=kv_heads,
+  )
+
+
+PUBLISHED = {
+  "3b": PolicyConfig(
+    text=_text(2048, 11_008, 36, 16, 2, 151_936), tie_word_embeddings=True
+  ),
+  "7b": PolicyConfig(text=_text(3584, 18_944, 28, 28, 4)),
+  "32b": PolicyConfig(
+    vision=VisionConfig(mlp_width=3456),
+    text=_text(5120, 27_648, 64, 40, 8),
+  ),
+  "72b": PolicyConfig(
+    vision=VisionConfig(mlp_width=3456),
+    text=_text(8192, 29_568, 80, 64, 8),
+  ),
+}
+"""Qwen2.5-VL-Instruct as published; vision widths are 1280 throughout."""
+
+# (our field, published key), for config.json in both directions
+_VISION_KEYS = (
+  ("depth", "depth"),
+  ("width", "hidden_size"),
+  ("mlp_width", "intermediate_size"),
+  ("heads", "num_heads"),
+  ("patch_size", "patch_size"),
+  ("merge_size", "spatial_merge_size"),
+  ("temporal_patch_size", "temporal_patch_size"),
+  ("window_size", "window_size"),
+  ("full_attention_blocks", "fullatt_block_indexes"),
+)
+_TEXT_KEYS = (
+  ("vocab_size", "vocab_size"),
+  ("width", "hidden_size"),
+  ("mlp_width", "intermediate_size"),
+  ("depth", "num_hidden_layers"),
+  ("heads", "num_attention_heads"),
+  ("kv_heads", "num_key_value_heads"),
+  ("norm_epsilon", "rms_norm_eps"),
+  ("max_positions", "max_position_embeddings"),
+)
+
+
+def _tuples(value: Any) -> Any:
+  return tuple(value) if isinstance(value, list) else value
+
+
+def _pick(data: dict, keys: tuple, where: str) -> dict[str, Any]:
+  missing = [key for _, key in keys if key not in data]
+  if missing:
+    raise UserError(f"{where}: missing {', '.join(missing)}")
+  return {ours: _tuples(data[key]) for ours, key in keys}
+
+
+def from_published(data: dict[str, Any], where: str = "config.json", **extra):
+  """Reads a published config, flat (the hub's files) or nested (newer ones).
+
+  Args:
+    data: parsed config.json.
+    where: named in errors.
+    **extra: further PolicyConfig fields, such as `dtype`.
+
+  Raises:
+    UserError: another architecture, a missing key, or a feature that the
+      policy does not have (sliding windows, scaled rotary positions).
+  """
+  kind = data.get("model_type") if isinstance(data, dict) else None
+  if kind != "qwen2_5_vl":
+    raise UserError(
+      f"{where}: model_type is {kind!r}, not 'qwen2_5_vl': "
+      "only Qwen2.5-VL checkpoints can be loaded"
+    )
+  text = data.get("text_config") or data
+  if data.get("use_sliding_window") or text.get("use_sliding_window"):
+    raise UserError(f"{where}: use_sliding_window=true is not supported")
+  rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+  kind = rope.get("rope_type", rope.get("type", "default"))
+  if kind not in ("default", "mrope"):
+    raise UserError(f"{where}: rotary type {kind!r} is not supported")
+  theta = rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
+  vision = data.get("vision_config") or {}
+  channels = vision.get("in_channels", vision.get("in_chans", 3))
+  vision_rope = vision.get("rope_parameters") or {}
+  vision = {
+    "temporal_patch_size": 2,
+    "window_size": 112,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    **vision,
+  }
+  return PolicyConfig(
+    vision=VisionConfig(
+      channels=channels,
+      rope_theta=vision_rope.get("rope_theta", 10_000.0),
+      **_pick(vision, _VISION_KEYS, f"{where}: vision_config"),
+    ),
+    text=TextConfig(
+      rope_theta=float(theta),
+      mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
+      **_pick(text, _TEXT_KEYS, where),
+    ),
+    tie_word_embeddings=bool(
+      data.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    ),
+    image_token_id=int(data.get("image_token_id", 151_655)),
+    **extra,
+  )
+
+
+def to_published(config: PolicyConfig, **extra: Any) -> dict[str, Any]:
+  """The published, flat config.json that vLLM and transformers load.
+
+  Args:
+    config: the policy.
+    **extra: further top-level keys (token ids, dtype) to store.
+  """
+  vision = {key: getattr(config.vision, ours) for ours, key in _VISION_KEYS}
+  vision["fullatt_block_indexes"] = list(vision["fullatt_block_indexes"])
+  vision |= {
+    "model_type": "qwen2_5_vl",
+    "hidden_act": "silu",
+    "in_channels": config.vision.channels,
+    "in_chans": config.vision.channels,
+    "out_hidden_size": config.text.width,
+    "tokens_per_second": 2,
+  }
+  if config.vision.rope_theta != 10_000.0:
+    vision["rope_parameters"] = {
+      "rope_type": "axial",
+      "rope_theta": config.vision.rope_theta,
+    }
+  text = {key: getattr(config.text, ours) for ours, key in _TEXT_KEYS}
+  return {
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "model_type": "qwen2_5_vl",
+    "hidden_act": "silu",
+    "attention_dropout": 0.0,
+    "use_sliding_window": False,
+    "sliding_window": config.text.max_positions,
+    "max_window_layers": config.text.depth,
+    "initializer_range": 0.02,
+    "rope_theta": config.text.rope_theta,
+    "rope_scaling": {
+      "type": "mrope",
+      "mrope_section": list(config.text.mrope_section),
+    },
+    "tie_word_embeddings": config.tie_word_embeddings,
+    "image_token_id": config.image_token_id,
+    "vision_config": vision,
+    **text,
+    **extra,
+  }
+
+
+def load_config(directory: str | pathlib.Path, **extra: Any) -> PolicyConfig:
+  """Reads `directory/config.json`; `extra` as in `from_published`.
+
+  Raises:
+    UserError: the file is missing, not JSON, or not a Qwen2.5-VL.
+  """
+  path = pathlib.Path(directory) / "config.json"
+  try:
+    data = json.loads(path.read_text())
+  except FileNotFoundError as error:
+    raise UserError(
+      f"{path} does not exist: give the directory of a published model"
+    ) from error
+  except ValueError as error:
+    raise UserError(f"{path} is not valid JSON ({error})") from error
+  return from_published(data, where=str(path), **extra)

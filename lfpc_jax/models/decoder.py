@@ -1,0 +1,194 @@
+"""The decoder over a shared prefix and the suffixes that continue it.
+
+`prefill` runs the prefix of P prompts once. `extend` runs T further tokens of
+each of the P x G suffixes against it: T = 1 decodes, T = an observation's
+length prefills it, T = the whole suffix is the training forward.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lfpc_jax.models import attention, rotary
+from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.layers import dense, rms_norm, swiglu
+from lfpc_jax.models.parameters import Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PrefixCache:
+  """Keys and values of the prefix, read by all rollouts of a prompt.
+
+  k, v: [L, P, S, K, head_dim], keys already rotated.
+  length: filled slots, i32[P].
+  """
+
+  k: jax.Array
+  v: jax.Array
+  length: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SuffixCache:
+  """Keys and values of the suffixes: k, v [L, P, G, T, K, head_dim]."""
+
+  k: jax.Array
+  v: jax.Array
+
+
+def empty_suffix(
+  config: PolicyConfig, prompts: int, group: int, slots: int
+) -> SuffixCache:
+  """A cache for `slots` suffix tokens of each rollout."""
+  text = config.text
+  shape = (text.depth, prompts, group, slots, text.kv_heads, text.head_dim)
+  zeros = jnp.zeros(shape, config.dtype)
+  return SuffixCache(zeros, zeros)
+
+
+def _project(config, params, x, angles):
+  """Rotated queries and keys, and values, of normed x."""
+  x = rms_norm(params["norm1"], x, config.text.norm_epsilon)
+  q = rotary.rotate(dense(params["q"], x), angles)
+  k = rotary.rotate(dense(params["k"], x), angles)
+  return q, k, dense(params["v"], x)
+
+
+def _finish(config, params, x, mixed):
+  """The layer's second half: output projection and SwiGLU."""
+  x = x + dense(params["o"], mixed, inputs=2)
+  normed = rms_norm(params["norm2"], x, config.text.norm_epsilon)
+  return x + swiglu(params, normed)
+
+
+def _maybe_remat(config: PolicyConfig, step):
+  return jax.checkpoint(step) if config.remat == "layer" else step
+
+
+def prefill(
+  config: PolicyConfig,
+  params: Params,
+  x: jax.Array,
+  positions: jax.Array,
+  length: jax.Array,
+) -> PrefixCache:
+  """Runs the prefix causally and keeps its keys and values.
+
+  Args:
+    config: the policy.
+    params: its parameters.
+    x: embedded tokens [P, S, D], padding on the right.
+    positions: three-axis rotary positions i32[P, S, 3].
+    length: filled slots i32[P], at least 1.
+  """
+  return run_prefix(config, params, x, positions, length)[1]
+
+
+def run_prefix(
+  config: PolicyConfig,
+  params: Params,
+  x: jax.Array,
+  positions: jax.Array,
+  length: jax.Array,
+) -> tuple[jax.Array, PrefixCache]:
+  """`prefill`, with the last layer's hidden states [P, S, D] before."""
+  angles = rotary.text_angles(config.text, positions)
+  slot = jnp.arange(x.shape[1])
+  mask = (slot[:, None] >= slot[None])[None]
+
+  def step(x, layer):
+    q, k, v = _project(config, layer, x, angles)
+    mixed, _ = attention.attend(q, k, v, mask, config.attention_chunk)
+    return _finish(config, layer, x, mixed), (k, v)
+
+  x = x.astype(config.dtype)
+  x, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, params["layers"])
+  return x, PrefixCache(k, v, length)
+
+
+def _suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
+  """Attention of q[P, G, t, H, .] to the prefix and to suffix keys k, v.
+
+  A query in slot s reads the suffix keys of slots <= s.
+  """
+  p, g, t = q.shape[:3]
+  chunk = config.attention_chunk
+  seen = (jnp.arange(prefix_k.shape[1]) < length[:, None])[:, None]
+  folded = q.reshape(p, g * t, *q.shape[3:])
+  shared = attention.attend(folded, prefix_k, prefix_v, seen, chunk)
+  own_mask = jnp.arange(k.shape[2]) <= slots[..., None]
+
+  def fold(x):
+    return x.reshape(p * g, *x.shape[2:])
+
+  own = attention.attend(fold(q), fold(k), fold(v), fold(own_mask), chunk)
+  shared = tuple(x.reshape(p * g, t, *x.shape[2:]) for x in shared)
+  return attention.merge(shared, own).reshape(q.shape)
+
+
+def extend(
+  config: PolicyConfig,
+  params: Params,
+  x: jax.Array,
+  positions: jax.Array,
+  slots: jax.Array,
+  prefix: PrefixCache,
+  cache: SuffixCache | None = None,
+) -> tuple[jax.Array, SuffixCache | None]:
+  """Runs suffix tokens against the prefix and the suffix so far.
+
+  Args:
+    config: the policy.
+    params: its parameters.
+    x: embedded tokens [P, G, t, D].
+    positions: three-axis rotary positions i32[P, G, t, 3].
+    slots: the suffix slot of each token i32[P, G, t]; a token whose slot is
+      beyond the cache is not stored, and its output has no meaning.
+    prefix: the prompts' keys and values.
+    cache: keys and values of earlier suffix slots. None: x is the whole
+      suffix, in slots 0, 1, 2, ..., and nothing is stored.
+
+  Returns:
+    Hidden states [P, G, t, D] after the final norm, and the updated cache.
+  """
+  angles = rotary.text_angles(config.text, positions)
+  x = x.astype(config.dtype)
+  rows = jnp.arange(x.shape[0])[:, None, None]
+  cols = jnp.arange(x.shape[1])[None, :, None]
+  shared = (params["layers"], prefix.k, prefix.v)
+
+  def whole(x, layer):
+    layer, prefix_k, prefix_v = layer
+    q, k, v = _project(config, layer, x, angles)
+    mixed = _suffix_attention(
+      config, q, k, v, slots, prefix_k, prefix_v, prefix.length
+    )
+    return _finish(config, layer, x, mixed), None
+
+  def cached(carry, layer):
+    x, keys, values, number = carry
+    layer, prefix_k, prefix_v = layer
+    q, k, v = _project(config, layer, x, angles)
+    place = (number, rows, cols, slots)
+    # The whole cache is the carry and is written in place: no copy per layer.
+    keys = keys.at[place].set(k.astype(keys.dtype), mode="drop")
+    values = values.at[place].set(v.astype(values.dtype), mode="drop")
+    k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
+    v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
+    mixed = _suffix_attention(
+      config, q, k, v, slots, prefix_k, prefix_v, prefix.length
+    )
+    return (_finish(config, layer, x, mixed), keys, values, number + 1), None
+
+  if cache is None:
+    x, _ = jax.lax.scan(_maybe_remat(config, whole), x, shared)
+  else:
+    carry = (x, cache.k, cache.v, jnp.int32(0))
+    (x, keys, values, _), _ = jax.lax.scan(cached, carry, shared)
+    cache = SuffixCache(keys, values)
+  return rms_norm(params["norm"], x, config.text.norm_epsilon), cache

@@ -1,0 +1,33 @@
+"""The small parts that tower and decoder share."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lfpc_jax.models.parameters import Params
+
+
+def rms_norm(params: Params, x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+  """Root-mean-square norm over the last axis, computed in float32."""
+  wide = x.astype(jnp.float32)
+  mean = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+  normed = (wide * jax.lax.rsqrt(mean + epsilon)).astype(x.dtype)
+  return normed * params["scale"].astype(x.dtype)
+
+
+def dense(params: Params, x: jax.Array, inputs: int = 1) -> jax.Array:
+  """Contracts the last `inputs` axes of x with the kernel's first ones."""
+  kernel = params["kernel"].astype(x.dtype)
+  last = tuple(range(x.ndim - inputs, x.ndim))
+  first = tuple(range(inputs))
+  y = jax.lax.dot_general(x, kernel, ((last, first), ((), ())))
+  if "bias" in params:
+    y = y + params["bias"].astype(x.dtype)
+  return y
+
+
+def swiglu(params: Params, x: jax.Array) -> jax.Array:
+  """down(silu(gate(x)) * up(x))."""
+  gate = jax.nn.silu(dense(params["gate"], x))
+  return dense(params["down"], gate * dense(params["up"], x))

@@ -1,0 +1,248 @@
+"""Loads and saves the published safetensors layout of Qwen2.5-VL.
+
+Loading goes tensor by tensor, each read straight to the devices that want a
+part of it, so that the host never holds more than one tensor of one layer
+besides the parameters. Only safetensors are read: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+
+from lfpc_jax.errors import UserError
+from lfpc_jax.models import config as config_lib
+from lfpc_jax.models import layout, parameters, weight_files
+from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.parameters import Params
+
+_COMPANIONS = (
+  "added_tokens.json",
+  "chat_template.jinja",
+  "chat_template.json",
+  "generation_config.json",
+  "merges.txt",
+  "preprocessor_config.json",
+  "processor_config.json",
+  "special_tokens_map.json",
+  "tokenizer.json",
+  "tokenizer_config.json",
+  "video_preprocessor_config.json",
+  "vocab.json",
+)
+_TOKEN_IDS = {
+  "bos_token_id": "<|endoftext|>",
+  "eos_token_id": "<|im_end|>",
+  "vision_start_token_id": "<|vision_start|>",
+  "vision_end_token_id": "<|vision_end|>",
+  "vision_token_id": "<|vision_pad|>",
+  "video_token_id": "<|video_pad|>",
+}
+
+
+def load(
+  directory: str | os.PathLike[str],
+  config: PolicyConfig | None = None,
+  dtype: Any = None,
+  shardings: Params | None = None,
+) -> tuple[PolicyConfig, Params]:
+  """Loads a published model.
+
+  Args:
+    directory: holds config.json and model.safetensors, or its shards and
+      their index.
+    config: the policy; None reads config.json.
+    dtype: precision of the parameters; None keeps each as it is stored.
+    shardings: a tree as the parameters' of `jax.sharding.Sharding`; None puts
+      everything on the default device.
+
+  Returns:
+    The config and the parameters.
+
+  Raises:
+    UserError: a file or a tensor is missing, unknown, damaged or of another
+      shape; the message names it.
+  """
+  directory = pathlib.Path(directory)
+  config = config or config_lib.load_config(directory)
+  files = weight_files.find(directory)
+  weight_files.check(config, files, directory)
+  shapes, params = parameters.abstract(config), {}
+  for tensor in layout.tensors(config):
+    shape = layout.lookup(shapes, tensor.path).shape
+    sharding = shardings and layout.lookup(shardings, tensor.path)
+    leaf = _load_parameter(tensor, files, shape, dtype, sharding)
+    layout.insert(params, tensor.path, leaf)
+  return config, params
+
+
+def _load_parameter(tensor, files, shape, dtype, sharding) -> jax.Array:
+  """Loads one parameter, layer after layer if it is stacked."""
+
+  def reader(layer, shape):
+    path, name = files[tensor.name.format(i=layer)]
+
+    def read(index):
+      # Reopened for each part: closing gives the mapped pages back.
+      with weight_files.opened(path) as handle:
+        part = layout.read(tensor, handle.get_slice(name), shape, index)
+      return np.ascontiguousarray(part if dtype is None else part.astype(dtype))
+
+    return read
+
+  if not tensor.stacked:
+    return _place(reader(0, shape), shape, sharding)
+  inner = _layer_sharding(sharding)
+  update = jax.jit(_set_layer, donate_argnums=0, out_shardings=sharding)
+  stack = None
+  for layer in range(shape[0]):
+    part = _place(reader(layer, shape[1:]), shape[1:], inner)
+    if stack is None:
+      stack = jnp.zeros(shape, part.dtype, device=sharding)
+    # Waiting keeps the host from running ahead with tensors in flight.
+    stack = update(stack, part, layer).block_until_ready()
+  return stack
+
+
+def _set_layer(stack: jax.Array, part: jax.Array, layer: jax.Array):
+  part = part.astype(stack.dtype)
+  return jax.lax.dynamic_update_index_in_dim(stack, part, layer, axis=0)
+
+
+def _layer_sharding(sharding):
+  """The sharding of one layer of a stacked parameter."""
+  if not isinstance(sharding, jax.sharding.NamedSharding):
+    return sharding
+  spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
+  return jax.sharding.NamedSharding(sharding.mesh, spec)
+
+
+def _place(read, shape: tuple[int, ...], sharding) -> jax.Array:
+  if sharding is None:
+    return jnp.asarray(read((slice(None),) * len(shape)))
+  return jax.make_array_from_callback(shape, sharding, read)
+
+
+def save(
+  directory: str | os.PathLike[str],
+  config: PolicyConfig,
+  params: Params,
+  dtype: Any = None,
+  source_directory: str | os.PathLike[str] | None = None,
+  max_shard_bytes: int = 4 * 2**30,
+  **extra: Any,
+) -> None:
+  """Saves a model that transformers and vLLM load.
+
+  The directory appears whole or not at all. All processes must call this;
+  process 0 writes.
+
+  Args:
+    directory: must not exist, or be empty.
+    config: the policy.
+    params: its parameters, on any devices.
+    dtype: precision in the files; None keeps each parameter's.
+    source_directory: where tokenizer and processor files are copied from, and
+      the ids of special tokens are read.
+    max_shard_bytes: a larger model is split in several files.
+    **extra: further keys of config.json.
+
+  Raises:
+    UserError: the directory is in use, or the source does not exist.
+  """
+  directory = pathlib.Path(directory)
+  source = source_directory and pathlib.Path(source_directory)
+  if directory.exists() and (
+    not directory.is_dir() or any(directory.iterdir())
+  ):
+    raise UserError(f"{directory} exists and is not empty: choose another")
+  if source and not source.is_dir():
+    raise UserError(f"{source} does not exist: it should hold the tokenizer")
+  part = directory.parent / f".{directory.name}.part"
+  writes = jax.process_index() == 0
+  if writes:
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+  try:
+    if writes:
+      _save_companions(part, config, params, dtype, source, extra)
+    target = part if writes else None
+    _save_tensors(target, config, params, dtype, max_shard_bytes)
+    if writes:
+      part.rename(directory)
+  except BaseException:
+    shutil.rmtree(part, ignore_errors=True)
+    raise
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(f"save {directory}")
+
+
+def _save_companions(part, config, params, dtype, source, extra) -> None:
+  """Writes config.json and copies what belongs to the tokenizer."""
+  stored = np.dtype(dtype or params["embedding"].dtype).name
+  keys = {"torch_dtype": stored} | _token_ids(source) | extra
+  data = config_lib.to_published(config, **keys)
+  (part / "config.json").write_text(json.dumps(data, indent=2) + "\n")
+  for name in _COMPANIONS:
+    if source and (source / name).is_file():
+      shutil.copyfile(source / name, part / name)
+
+
+def _token_ids(source: pathlib.Path | None) -> dict[str, Any]:
+  """Ids of special tokens from config.json or, without it, the tokenizer."""
+  if source and (source / "config.json").is_file():
+    data = json.loads((source / "config.json").read_text())
+    return {key: data[key] for key in _TOKEN_IDS if key in data}
+  if source and (source / "tokenizer.json").is_file():
+    data = json.loads((source / "tokenizer.json").read_text())
+    ids = {token["content"]: token["id"] for token in data["added_tokens"]}
+    return {key: ids[text] for key, text in _TOKEN_IDS.items() if text in ids}
+  return {}
+
+
+def _save_tensors(part, config, params, dtype, max_shard_bytes: int) -> None:
+  """Writes the shards one by one; `part` is None where nothing is written."""
+  plan: list[list] = [[]]
+  total = used = 0
+  for tensor, layer, name, shape in layout.entries(config):
+    leaf = layout.lookup(params, tensor.path)
+    size = int(np.prod(shape)) * np.dtype(dtype or leaf.dtype).itemsize
+    if plan[-1] and used + size > max_shard_bytes:
+      plan.append([])
+      used = 0
+    plan[-1].append((tensor, layer, name))
+    used, total = used + size, total + size
+  weight_map = {}
+  for number, rows in enumerate(plan, 1):
+    file = f"model-{number:05}-of-{len(plan):05}.safetensors"
+    file = file if len(plan) > 1 else weight_files.SINGLE
+    data = {}
+    for tensor, layer, name in rows:
+      leaf = layout.lookup(params, tensor.path)
+      leaf = _fetch(leaf[layer] if tensor.stacked else leaf)
+      leaf = leaf.astype(dtype or leaf.dtype)
+      data[name] = layout.to_published(config, tensor, leaf)
+      weight_map[name] = file
+    if part:
+      safetensors.numpy.save_file(data, part / file, {"format": "pt"})
+      # The library makes the file private; it should be as its neighbours.
+      shutil.copymode(part / "config.json", part / file)
+  if part and len(plan) > 1:
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (part / weight_files.INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _fetch(x: jax.Array) -> np.ndarray:
+  """A possibly distributed array, whole on this host."""
+  if isinstance(x, jax.Array) and not x.is_fully_addressable:
+    return multihost_utils.process_allgather(x, tiled=True)
+  return np.asarray(x)

@@ -1,0 +1,162 @@
+"""The vision tower: a padded view of any grid becomes visual tokens.
+
+Window attention without a table of windows: tokens are sorted by window, so
+each window is a run of at most window^2 tokens, and a block of that many
+tokens needs to look no further than its two neighbours. Shapes depend on the
+capacity N alone; the grid is data.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfpc_jax.image.views import View
+from lfpc_jax.models import attention, rotary
+from lfpc_jax.models.config import PolicyConfig, VisionConfig
+from lfpc_jax.models.layers import dense, rms_norm, swiglu
+from lfpc_jax.models.parameters import Params
+
+
+def _layout(config: VisionConfig, grid: jax.Array, capacity: int):
+  """Order, window number and patch positions of the slots of one batch.
+
+  Returns:
+    order: slot numbers sorted by window, padding last, i32[B, N].
+    window: window number in that order, -1 for padding, i32[B, N].
+    positions: (row, col) of each patch in that order, i32[B, N, 4, 2].
+  """
+  slot = jnp.arange(capacity, dtype=jnp.int32)
+  rows, cols = grid[:, :1], jnp.maximum(grid[:, 1:], 1)
+  row, col = slot // cols, slot % cols
+  across = -(-cols // config.window)
+  window = (row // config.window) * across + col // config.window
+  window = jnp.where(slot < rows * cols, window, jnp.int32(2**30))
+  order = jnp.argsort(window, axis=1, stable=True)
+  take = functools.partial(jnp.take_along_axis, indices=order, axis=1)
+  window = take(window)
+  corner = jnp.stack([take(row), take(col)], axis=-1) * config.merge_size
+  inside = np.stack(np.divmod(np.arange(config.merge_size**2), 2), axis=-1)
+  positions = corner[:, :, None] + inside
+  return order, jnp.where(window == 2**30, -1, window), positions
+
+
+@jax.custom_vjp
+def _permute(x: jax.Array, order: jax.Array, back: jax.Array) -> jax.Array:
+  """x[b, order[b, i]]; `back` is the inverse permutation.
+
+  The gradient is a gather too, where JAX would emit a slow scatter-add.
+  """
+  del back
+  return jnp.take_along_axis(x, order[:, :, None], axis=1)
+
+
+_permute.defvjp(
+  lambda x, order, back: (_permute(x, order, back), (order, back)),
+  lambda saved, g: (_permute(g, saved[1], saved[0]), None, None),
+)
+
+
+def _window_attention(q, k, v, window, block):
+  """Attention within windows; `block` patches hold at least one window."""
+  batch, length = window.shape
+  if length <= block:
+    return attention.attend(q, k, v, window[:, :, None] == window[:, None])[0]
+  blocks = -(-length // block)
+
+  def split(x, fill=0):
+    pad = [(0, 0), (0, blocks * block - length)] + [(0, 0)] * (x.ndim - 2)
+    x = jnp.pad(x, pad, constant_values=fill)
+    return x.reshape(batch, blocks, block, *x.shape[2:])
+
+  def neighbours(x, fill=0):
+    pad = [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2)
+    x = jnp.pad(x, pad, constant_values=fill)
+    return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
+
+  window = split(window, -2)
+  mask = window[..., :, None] == neighbours(window, -3)[..., None, :]
+
+  def fold(x):
+    return x.reshape(batch * blocks, *x.shape[2:])
+
+  out, _ = attention.attend(
+    fold(split(q)),
+    fold(neighbours(split(k))),
+    fold(neighbours(split(v))),
+    fold(mask),
+  )
+  out = out.reshape(batch, blocks * block, *out.shape[2:])
+  return out[:, :length]
+
+
+def _block(config, chunk, x, params, full, angles, window):
+  """One pre-norm block over patches x[B, N*4, width]."""
+  vision = config
+  block = vision.window**2 * vision.merge_size**2
+  qkv = dense(params["qkv"], rms_norm(params["norm1"], x))
+  q, k, v = (qkv[:, :, i] for i in range(3))
+  q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
+
+  def global_attention(q, k, v):
+    same = (window >= 0)[:, :, None] == (window >= 0)[:, None]
+    return attention.attend(q, k, v, same, chunk)[0]
+
+  def local_attention(q, k, v):
+    return _window_attention(q, k, v, window, block)
+
+  mixed = jax.lax.cond(full, global_attention, local_attention, q, k, v)
+  x = x + dense(params["proj"], mixed, inputs=2)
+  return x + swiglu(params, rms_norm(params["norm2"], x))
+
+
+def _merge(params: Params, x: jax.Array, unit: int) -> jax.Array:
+  """2x2 patch merger: x[B, N*unit, width] -> [B, N, D]."""
+  x = rms_norm(params["merger_norm"], x)
+  x = x.reshape(x.shape[0], -1, unit * x.shape[-1])
+  hidden = jax.nn.gelu(dense(params["merger_in"], x), approximate=False)
+  return dense(params["merger_out"], hidden)
+
+
+def encode_views(
+  config: PolicyConfig, params: Params, view: View
+) -> jax.Array:
+  """Encodes a batch of views.
+
+  Args:
+    config: the policy.
+    params: the policy's parameters (the tower's are under "vision").
+    view: patches [B, N, 4, patch_dim] and grid i32[B, 2].
+
+  Returns:
+    Visual tokens [B, N, D] in row-major order of the grid; slots beyond the
+    grid hold values without meaning.
+  """
+  vision, params = config.vision, params["vision"]
+  batch, capacity, unit, _ = view.patches.shape
+  order, window, positions = _layout(vision, view.grid, capacity)
+  patches = view.patches.astype(config.dtype)
+  # An image is two equal frames, so their kernels add up.
+  kernel = jnp.sum(params["patch_embed"]["kernel"], axis=0)
+  x = dense({"kernel": kernel}, patches)
+  back = jnp.argsort(order, axis=1)
+  x = _permute(x.reshape(batch, capacity, -1), order, back)
+  x = x.reshape(batch, capacity * unit, vision.width)
+  angles = rotary.vision_angles(vision, positions)
+  angles = angles.reshape(batch, capacity * unit, -1)
+  window = jnp.repeat(window, unit, axis=1)
+
+  def step(x, layer):
+    block, full = layer
+    chunk = config.attention_chunk
+    return _block(vision, chunk, x, block, full, angles, window), None
+
+  if config.remat == "layer":
+    step = jax.checkpoint(step)
+  full = np.isin(np.arange(vision.depth), vision.full_attention_blocks)
+  x, _ = jax.lax.scan(step, x, (params["blocks"], jnp.asarray(full)))
+  tokens = _merge(params, x, unit)
+  return _permute(tokens, back, order)

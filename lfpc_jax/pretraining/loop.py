@@ -1,0 +1,96 @@
+"""The supervised loop that both pretraining steps share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+import concurrent.futures
+import functools
+import pathlib
+import pickle
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lfpc_jax.models.parameters import Params
+
+
+def batches(
+  make: Callable[[np.random.Generator], Any],
+  seed: int,
+  first: int,
+  last: int,
+  ahead: int = 4,
+  workers: int = 2,
+) -> Iterator[Any]:
+  """Makes the batches of steps first..last-1 ahead of time, in threads.
+
+  Batch k depends on (seed, k) alone, so a resumed run sees the same data.
+  """
+  with concurrent.futures.ThreadPoolExecutor(workers) as executor:
+    def submit(step):
+      return executor.submit(make, np.random.default_rng((seed, step)))
+
+    waiting = [submit(s) for s in range(first, min(first + ahead, last))]
+    for step in range(first, last):
+      yield waiting.pop(0).result()
+      if step + ahead < last:
+        waiting.append(submit(step + ahead))
+
+
+def optimiser(peak: float, steps: int, decay: float = 0.01):
+  """AdamW with warm-up and cosine decay, gradient norm clipped at 1."""
+  schedule = optax.warmup_cosine_decay_schedule(
+    0.0, peak, min(100, steps // 10), steps, peak * 0.05
+  )
+  return optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.adamw(schedule, b2=0.98, weight_decay=decay),
+  )
+
+
+def fit(
+  loss: Callable,
+  trained: Params,
+  source: Callable[[int, int], Iterator[Any]],
+  steps: int,
+  peak: float,
+  path: pathlib.Path,
+  report: Callable[[int, dict], None],
+  every: int = 100,
+) -> Params:
+  """Minimises `loss(trained, batch) -> (loss, metrics)`.
+
+  Saves the state every 500 steps under `path` and goes on from there.
+  """
+  tx = optimiser(peak, steps)
+  state = (jax.tree.map(jnp.asarray, trained), tx.init(trained), 0)
+  if path.exists():
+    state = pickle.loads(path.read_bytes())
+
+  @functools.partial(jax.jit, donate_argnums=(0, 1))
+  def update(trained, opt, batch):
+    grads, metrics = jax.grad(loss, has_aux=True)(trained, batch)
+    change, opt = tx.update(grads, opt, trained)
+    return optax.apply_updates(trained, change), opt, metrics
+
+  trained, opt, first = state
+  sums, began = [], time.time()
+  for step, batch in enumerate(source(first, steps), first + 1):
+    trained, opt, metrics = update(trained, opt, batch)
+    sums.append(metrics)
+    if step % every == 0 or step == steps:
+      names = sorted({name for m in sums for name in m})
+      mean = {
+        k: float(np.nanmean([m[k] for m in sums if k in m])) for k in names
+      }
+      seconds = (time.time() - began) / len(sums)
+      report(step, mean | {"seconds": seconds})
+      sums, began = [], time.time()
+    if step % 500 == 0 or step == steps:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(pickle.dumps(jax.device_get((trained, opt, step))))
+  return trained

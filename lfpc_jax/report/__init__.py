@@ -1,0 +1,1 @@
+"""Reports: result tables, learning curves, and the page of rollouts."""

@@ -1,0 +1,147 @@
+"""One self-contained HTML page: tables, learning curves and rollouts.
+
+The page asks nothing of the network: images are data URIs, style and script are
+inline.  What policies and data sets wrote is only ever shown as text, and the
+page's own security policy lets no script run but the page's.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+import hashlib
+import importlib.resources
+import json
+import math
+import os
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from lfpc_jax import files
+from lfpc_jax.report import plots, records
+from lfpc_jax.report import tables as tables_lib
+
+_SCRIPTS = (
+    'page_common.js', 'page_curves.js', 'page_view.js', 'page_browse.js'
+)  # fmt: skip
+
+
+def write_page(
+  path: str | os.PathLike[str],
+  title: str,
+  tables: Sequence[tables_lib.ResultTable] = (),
+  curves: Sequence[plots.Curve] = (),
+  rollouts: Iterable[records.RolloutRecord] = (),
+  notes: Sequence[str] = (),
+) -> None:
+  """Writes the page to `path`, whole or not at all.
+
+  Args:
+    path: The HTML file.
+    title: The heading.
+    tables: Result tables, shown in this order.
+    curves: Learning curves; those of one quantity share a chart.
+    rollouts: What to browse; an image that several share is stored once.
+    notes: The key findings, a sentence each.
+  """
+  rows, images = _pack_rollouts(rollouts)
+  style, script = _asset("page.css"), "\n".join(map(_asset, _SCRIPTS))
+  data = {"curves": _group_curves(curves), "rollouts": rows}
+  environment = jinja2.Environment(
+    autoescape=True, undefined=jinja2.StrictUndefined
+  )
+  stream = environment.from_string(_asset("page.html.jinja")).stream(
+    title=title,
+    notes=notes,
+    tables=tables,
+    has_curves=bool(data["curves"]),
+    count=len(rows),
+    images=images,
+    data=_script_json(data),
+    policy=_security_policy(style, script),
+    style=markupsafe.Markup(style),
+    script=markupsafe.Markup(script),
+  )
+  with files.atomic_writer(path) as file:
+    # A lone surrogate, which a damaged text can hold, must not stop the page.
+    stream.dump(file, encoding="utf-8", errors="xmlcharrefreplace")
+
+
+def _pack_rollouts(
+  rollouts: Iterable[records.RolloutRecord],
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+  """Returns the rollouts as JSON values, and their images in base 64."""
+  rows, images = [], {}
+  for record in rollouts:
+    row, shown = records.pack_record(record)
+    images.update(
+      (key, base64.b64encode(data).decode())
+      for key, data in shown.items()
+      if key not in images
+    )
+    size, targets = record.original_size, record.targets
+    for turn, packed in zip(record.turns, row["turns"]):
+      packed["quality"] = _quality(turn.box, targets, size)
+    row["quality"] = _quality(record.last_box, targets, size)
+    row["reward"], row["called"] = record.reward, record.called
+    row["has_box"] = record.last_box is not None
+    rows.append(row)
+  return rows, images
+
+
+def _quality(
+  box: records.Box | None,
+  targets: Sequence[records.Box],
+  size: tuple[int, int],
+) -> dict[str, float] | None:
+  quality = box and records.box_quality(box, targets, size)
+  return vars(quality) if quality else None
+
+
+def _group_curves(curves: Sequence[plots.Curve]) -> list[dict[str, Any]]:
+  """Collects the runs of each quantity, in the order of first appearance."""
+  charts: dict[str, list[Mapping[str, Any]]] = {}
+  for curve in curves:
+    charts.setdefault(curve.quantity, []).append(
+      {"run": curve.run, "steps": curve.steps, "values": curve.values}
+    )
+  return [{"quantity": name, "runs": runs} for name, runs in charts.items()]
+
+
+def _script_json(data: Any) -> markupsafe.Markup:
+  """JSON that is safe inside a script element.
+
+  With '<' escaped no text can end the element or open a comment; a number that
+  is not finite, which JSON lacks, becomes null.
+  """
+  text = json.dumps(_finite(data), allow_nan=False, separators=(",", ":"))
+  for character in "<>&":
+    text = text.replace(character, f"\\u{ord(character):04x}")
+  return markupsafe.Markup(text)
+
+
+def _finite(value: Any) -> Any:
+  if isinstance(value, dict):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_finite(item) for item in value]
+  odd = isinstance(value, float) and not math.isfinite(value)
+  return None if odd else value
+
+
+def _security_policy(style: str, script: str) -> str:
+  """Allows exactly this style, this script and inline images."""
+  return (
+    "default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
+    f"style-src '{_digest(style)}'; script-src '{_digest(script)}'"
+  )
+
+
+def _digest(text: str) -> str:
+  value = hashlib.sha256(text.encode()).digest()
+  return f"sha256-{base64.b64encode(value).decode()}"
+
+
+def _asset(name: str) -> str:
+  folder = importlib.resources.files(__package__) / "templates"
+  return folder.joinpath(name).read_text("utf-8")

@@ -1,0 +1,1 @@
+"""Reinforcement learning: answers, rewards, advantages and the update."""

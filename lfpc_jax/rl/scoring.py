@@ -1,0 +1,120 @@
+"""From rollouts to rewards and advantages, with the numbers worth logging."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfpc_jax.data.examples import Example
+from lfpc_jax.image import boxes
+from lfpc_jax.rl import advantages
+from lfpc_jax.rl import answers
+from lfpc_jax.rl import rewards
+from lfpc_jax.rl.rewards import RewardConfig
+from lfpc_jax.rl.update import UpdateConfig
+from lfpc_jax.rollout.types import Batch, Stop, Trajectory
+
+
+def judge(
+  turns: Sequence[Sequence[Sequence[str]]], examples: Sequence[Example]
+) -> list[list[answers.Verdict]]:
+  """The verdict on each of the P x G episodes, from its turns' texts."""
+  return [
+    [answers.verdict(t, e.answer, e.options) for t in group]
+    for group, e in zip(turns, examples, strict=True)
+  ]
+
+
+def verdict_arrays(
+  verdicts: Sequence[Sequence[answers.Verdict]],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Correct and well formed, bool[P, G] each."""
+  return tuple(
+    np.array([[getattr(v, name) for v in group] for group in verdicts])
+    for name in ("correct", "formed")
+  )
+
+
+def executed(trajectory: Trajectory) -> jax.Array:
+  """Which crop slots hold an executed crop, bool[P, G, C]."""
+  slot = jnp.arange(trajectory.boxes.shape[2])
+  return slot < trajectory.crops[..., None]
+
+
+def score(
+  reward: RewardConfig,
+  update: UpdateConfig,
+  batch: Batch,
+  trajectory: Trajectory,
+  correct: jax.Array,
+  formed: jax.Array,
+) -> tuple[jax.Array, jax.Array, dict[str, jax.Array]]:
+  """Rewards the rollouts and compares them within their groups.
+
+  Args:
+    reward: weights and rules; static.
+    update: the advantage's form and the masks; static.
+    batch: the prompts.
+    trajectory: the rollouts.
+    correct, formed: the judge's verdict, bool[P, G].
+
+  Returns:
+    advantages f32[P, G], the mask of rollouts in the loss bool[P, G], and
+    metrics f32[].
+  """
+  valid = executed(trajectory)
+  geo = rewards.grounding_reward(
+    trajectory.boxes,
+    valid,
+    batch.targets,
+    batch.target_valid,
+    batch.size,
+    reward,
+  )
+  terms = rewards.total_reward(
+    correct, formed, trajectory.crops, geo.geo, reward
+  )
+  over_long = trajectory.stop != Stop.ANSWERED
+  mask = advantages.rollout_mask(
+    terms.total,
+    over_long=over_long if update.mask_over_long else None,
+    drop_zero_variance=update.drop_zero_variance,
+  )
+  values = advantages.group_advantages(terms.total, form=update.advantage)
+  return values, mask, _metrics(batch, trajectory, correct, formed, geo, terms)
+
+
+def _metrics(batch, trajectory, correct, formed, geo, terms):
+  """Means over rollouts; of boxes over the rollouts that have one."""
+  called = trajectory.crops > 0
+  failed = jnp.sum(trajectory.outcome >= 0, axis=-1)
+  calls = trajectory.crops + failed
+  size = batch.size[:, None, None]
+  area = boxes.area_fraction(trajectory.boxes, size)
+  last = jnp.maximum(trajectory.crops - 1, 0)[..., None]
+  area = jnp.take_along_axis(area, last, axis=-1)[..., 0]
+
+  def over_called(x):
+    return jnp.sum(x * called) / jnp.maximum(jnp.sum(called), 1)
+
+  written = jnp.sum(trajectory.written, axis=-1)
+  return {
+    "reward": jnp.mean(terms.total),
+    "accuracy": jnp.mean(correct),
+    "well_formed": jnp.mean(formed),
+    "tool_rate": jnp.mean(called),
+    "crops": jnp.mean(trajectory.crops),
+    "failed_calls": jnp.sum(failed) / jnp.maximum(jnp.sum(calls), 1),
+    "box_iou": over_called(geo.plain_iou),
+    "box_coverage": over_called(geo.coverage),
+    "box_area": over_called(area),
+    "grounding": over_called(geo.geo),
+    "zero_variance": advantages.zero_variance_share(terms.total),
+    "written_tokens": jnp.mean(written),
+    "cut_off": jnp.mean(trajectory.stop != Stop.ANSWERED),
+    "decode_use": jnp.sum(written)
+    / (written.size * jnp.maximum(trajectory.steps, 1)),
+  }

@@ -1,0 +1,194 @@
+"""The training loop: rollout, judge, score, update, log, save."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+import functools
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import optax
+
+from lfpc_jax import agent as agent_lib
+from lfpc_jax import checkpoints
+from lfpc_jax import config as config_lib
+from lfpc_jax import metrics
+from lfpc_jax.data import gap as gap_lib
+from lfpc_jax.data import loader
+from lfpc_jax.data.examples import Example
+from lfpc_jax.errors import UserError
+from lfpc_jax.rl import scoring
+from lfpc_jax.rl.rewards import RewardConfig
+from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
+from lfpc_jax.rollout.episode import Rollout
+from lfpc_jax.rollout.types import Batch
+from lfpc_jax.stopping import StopSignal
+
+
+class Prepared(NamedTuple):
+  """A step's data, made ahead of time in a thread."""
+
+  examples: Sequence[Example]
+  batch: Batch  # NumPy arrays
+
+
+def make_optimiser(config: Any) -> optax.GradientTransformation:
+  """AdamW behind a clipped gradient norm, constant after a warm-up."""
+  rate = config.learning_rate
+  if config.warmup_steps:
+    rate = optax.linear_schedule(0.0, rate, config.warmup_steps)
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip_norm),
+    optax.adamw(
+      rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
+    ),
+  )
+
+
+class Trainer:
+  """One run of reinforcement learning in a working directory."""
+
+  def __init__(self, config: ml_collections.FrozenConfigDict, workdir: str):
+    """Reads data, policy and latest checkpoint; compiles nothing yet."""
+    self.config = config
+    self.workdir = pathlib.Path(workdir)
+    self.capacity = gap_lib.view_capacity(config.gap)
+    self.agent = agent_lib.make_agent(config, self.capacity)
+    self.reward = RewardConfig(**config.reward)
+    self.rules = UpdateConfig(**config.rl)
+    if config.rollout.prompts % self.rules.micro_batches:
+      raise UserError(
+        f"rollout.prompts={config.rollout.prompts} is no multiple of "
+        f"rl.micro_batches={self.rules.micro_batches}"
+      )
+    self.learner = Learner(
+      self.agent.policy,
+      self.agent.episodes,
+      self.rules,
+      make_optimiser(config.optimizer),
+      self.capacity,
+      tuple(config.policy.freeze),
+    )
+    self.rollout = jax.jit(
+      Rollout(self.agent.policy, self.agent.episodes, self.capacity)
+    )
+    self.score = jax.jit(
+      functools.partial(scoring.score, self.reward, self.rules)
+    )
+    self.update = jax.jit(self.learner.update, donate_argnums=0)
+    self.source = loader.open_scenes(
+      config.data.dir, config.data.difficulty, config.data.split
+    )
+
+  def prepare(self, step: int, examples: Sequence[Example]) -> Prepared:
+    """Packs a step's examples at the budgets of its gap."""
+    number = len(examples)
+    budgets = gap_lib.budgets(self.config.gap, self.config.seed, step, number)
+    return Prepared(examples, self.agent.packer.pack(examples, budgets))
+
+  def initial_state(self) -> TrainState:
+    """The state before the first step."""
+    params = agent_lib.load_params(self.agent, self.config.policy.checkpoint)
+    return self.learner.init(params, self.config.seed)
+
+  def train_step(
+    self, state: TrainState, prepared: Prepared, reference: Any = None
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step: P x G rollouts and the update on them.
+
+    Returns:
+      The new state and the step's metrics, still on the device.
+    """
+    batch = agent_lib.device_batch(prepared.batch)
+    key = jax.random.fold_in(state.key, state.step)
+    trajectory = self.rollout(state.params, batch, self.agent.texts, key)
+    turns = self.agent.turns(jax.device_get(trajectory))
+    verdicts = scoring.judge(turns, prepared.examples)
+    correct, formed = scoring.verdict_arrays(verdicts)
+    advantages, mask, scalars = self.score(
+      batch, trajectory, *jax.device_put((correct, formed))
+    )
+    lesson = Lesson(batch, trajectory, advantages, mask)
+    state, more = self.update(state, lesson, reference)
+    return state, scalars | more
+
+  def run(self) -> TrainState | None:
+    """Trains to the last step, or until a signal asks to stop.
+
+    Returns:
+      The last state, or None if a signal ended the run early.
+    """
+    config, steps = self.config, self.config.train.steps
+    directory = self.workdir / checkpoints.SUBFOLDER
+    every, keep = config.checkpoint.every, config.checkpoint.keep
+    with checkpoints.Checkpointer(directory, every, keep) as saved:
+      state = self.initial_state()
+      reference = state.params if self.rules.kl else None
+      if saved.latest_step is not None:
+        state, extra = saved.restore(checkpoints.abstract(state))
+        self._check_same(extra)
+      start = int(state.step)
+      if start >= steps:
+        return state
+      if reference is not None:
+        reference = jax.tree.map(lambda x: x.copy(), reference)
+      return self._loop(state, start, steps, saved, reference)
+
+  def _check_same(self, extra: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was started with another config."""
+    free = ("train", "checkpoint", "eval", "name")
+    now = json.loads(config_lib.config_json(self.config))
+    kept = (
+      {k: v for k, v in c.items() if k not in free}
+      for c in (extra["config"], now)
+    )
+    changes = config_lib.diff(*kept)
+    if changes:
+      raise UserError(
+        f"{self.workdir} holds a run with another config "
+        f"({'; '.join(changes)}): take back the change, or give another "
+        "--workdir"
+      )
+
+  def _loop(self, state, start, steps, saved, reference):
+    config = self.config
+    sampler = loader.BatchSampler(
+      config.seed, config.rollout.prompts, len(self.source)
+    )
+    delayed = metrics.DelayedScalars()
+    extra = {"config": json.loads(config_lib.config_json(config))}
+    with (
+      StopSignal() as stop,
+      metrics.MetricsWriter(self.workdir, start) as writer,
+      metrics.Progress(config.name, steps, start=start) as progress,
+      loader.BatchLoader(
+        self.source, sampler, first_step=start, num_steps=steps - start
+      ) as batches,
+    ):
+
+      def log(row):
+        if row is not None:
+          writer.write(*row)
+          shown = {k: row[1][k] for k in ("reward", "accuracy", "tool_rate")}
+          progress.update(row[0] + 1, "rollout and update", **shown)
+
+      for step, examples in batches:
+        prepared = self.prepare(step, examples)
+        state, scalars = self.train_step(state, prepared, reference)
+        log(delayed.push(step, scalars))
+        stopping = stop.requested()
+        last = step + 1 == steps
+        if stopping or last:
+          log(delayed.flush())
+        saved.save(step + 1, state, extra, force=stopping or last)
+        if stopping:
+          saved.wait()
+          progress.log(
+            f"stopped by {stop.name} after step {step + 1} of {steps}; the "
+            "same command goes on from there"
+          )
+          return None
+    return state

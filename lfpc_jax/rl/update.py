@@ -1,0 +1,320 @@
+"""The policy-gradient update: GRPO on given rollouts, one compiled program.
+
+  L = - mean over the policy's own tokens of
+        min(rho * A, clip(rho, 1 - low, 1 + high) * A)  [ - kl * k3 ]
+  rho = pi(token) / pi_old(token)
+
+`pi_old` is the sampler's own log-probability: sampler and learner are one
+model code, so at the first update on fresh rollouts rho is 1 up to rounding,
+and the difference is logged. Crops are rendered again from their boxes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lfpc_jax.errors import UserError
+from lfpc_jax.models import decoder
+from lfpc_jax.models import policy as policy_lib
+from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.parameters import Params
+from lfpc_jax.rollout import episode
+from lfpc_jax.rollout.types import Batch, EpisodeConfig, Trajectory
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateConfig:
+  """Rules of the update; static.
+
+  Attributes:
+    advantage: 'std' (the paper's) or 'mean_only'.
+    clip_low, clip_high: the ratio's range, 1 - low to 1 + high. [choice: 0.2;
+      'clip-higher' is 0.28]
+    drop_zero_variance: leave groups of equal reward out of the token mean.
+    mask_over_long: leave episodes that a limit cut off out of the loss.
+    kl: weight of the KL term against the starting policy. [paper: none]
+    updates_per_step: passes over the same rollouts. [choice: 1, on-policy]
+    micro_batches: slices of the prompts whose gradients accumulate.
+  """
+
+  advantage: str = "std"
+  clip_low: float = 0.2
+  clip_high: float = 0.2
+  drop_zero_variance: bool = False
+  mask_over_long: bool = False
+  kl: float = 0.0
+  updates_per_step: int = 1
+  micro_batches: int = 1
+
+  def __post_init__(self) -> None:
+    """Refuses what no update can do."""
+    if self.advantage not in ("std", "mean_only"):
+      raise UserError(
+        f"rl.advantage={self.advantage!r}: choose 'std' or 'mean_only'"
+      )
+    for name in ("clip_low", "clip_high", "kl"):
+      if getattr(self, name) < 0:
+        raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 0")
+    for name in ("updates_per_step", "micro_batches"):
+      if getattr(self, name) < 1:
+        raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 1")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+  """What a checkpoint holds: everything that training changes."""
+
+  step: jax.Array
+  params: Params
+  opt_state: Any
+  key: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+  """Rollouts and what they are worth.
+
+  Attributes:
+    batch: the prompts.
+    trajectory: the rollouts.
+    advantages: f32[P, G].
+    mask: rollouts that enter the loss, bool[P, G].
+  """
+
+  batch: Batch
+  trajectory: Trajectory
+  advantages: jax.Array
+  mask: jax.Array
+
+
+def token_log_probabilities(
+  config: PolicyConfig,
+  episodes: EpisodeConfig,
+  capacity: int,
+  params: Params,
+  batch: Batch,
+  trajectory: Trajectory,
+) -> tuple[jax.Array, jax.Array]:
+  """The learner's log-probability of each suffix token, and the entropy.
+
+  Args:
+    config: the policy.
+    episodes: the limits that the rollouts were made under.
+    capacity: visual tokens of the largest global view.
+    params: the policy's parameters.
+    batch: the prompts.
+    trajectory: the rollouts.
+
+  Returns:
+    f32[P, G, T] each; slot t is the token in slot t given all before it.
+    Slot 0 is the prompt's and has 0.
+  """
+  prefix = episode.encode_prompt(config, params, batch, capacity)
+  crops = [
+    episode.encode_crops(
+      config,
+      params,
+      batch.originals,
+      trajectory.boxes[:, :, c],
+      trajectory.grids[:, :, c],
+      trajectory.crops > c,
+      episodes.crop_max_tokens,
+    )
+    for c in range(episodes.max_crops)
+  ]
+  x = policy_lib.embed(
+    config,
+    params,
+    trajectory.tokens,
+    trajectory.visual_index,
+    jnp.concatenate(crops, axis=2),
+  )
+  slots = jnp.broadcast_to(jnp.arange(episodes.slots), x.shape[:3])
+  hidden, _ = decoder.extend(
+    config, params, x, trajectory.positions, slots, prefix
+  )
+  outputs = policy_lib.log_probabilities(
+    config,
+    params,
+    hidden[:, :, :-1],
+    trajectory.tokens[:, :, 1:],
+    episodes.temperature or 1.0,
+  )
+  start = ((0, 0), (0, 0), (1, 0))
+  return tuple(jnp.pad(x, start) for x in outputs)
+
+
+def _freeze(params: Params, names: tuple[str, ...]) -> Params:
+  """Stops the gradient of the named top-level parts."""
+  return {
+    name: jax.lax.stop_gradient(part) if name in names else part
+    for name, part in params.items()
+  }
+
+
+def _token_losses(
+  config: UpdateConfig, logp, old, reference, advantages
+) -> tuple[jax.Array, jax.Array]:
+  """Loss of each token and whether its ratio was clipped."""
+  ratio = jnp.exp(logp - old)
+  low, high = 1 - config.clip_low, 1 + config.clip_high
+  a = advantages[..., None]
+  kept, cut = ratio * a, jnp.clip(ratio, low, high) * a
+  loss = -jnp.minimum(kept, cut)
+  if config.kl:
+    # k3: exp(d) - d - 1, an unbiased and positive estimate of the KL.
+    d = reference - logp
+    loss = loss + config.kl * (jnp.exp(d) - d - 1)
+  return loss, cut < kept
+
+
+def _slices(tree: Any, number: int) -> Any:
+  """Splits the leading axis into [number, P / number] slices."""
+
+  def split(x):
+    x = x.reshape(x.shape[0] // number, number, *x.shape[1:])
+    return jnp.swapaxes(x, 0, 1)
+
+  return jax.tree.map(split, tree)
+
+
+class Learner:
+  """The update's static parts; `update` is what gets compiled."""
+
+  def __init__(
+    self,
+    policy: PolicyConfig,
+    episodes: EpisodeConfig,
+    config: UpdateConfig,
+    optimiser: optax.GradientTransformation,
+    capacity: int,
+    frozen: tuple[str, ...] = (),
+  ):
+    """`frozen` names top-level parts of the parameters that stay as they are.
+
+    `capacity` is the number of visual tokens of the largest global view.
+    """
+    self.policy = policy
+    self.episodes = episodes
+    self.config = config
+    self.capacity = capacity
+    self.frozen = frozen
+    self.optimiser = optax.masked(optimiser, self._trained)
+
+  def _trained(self, tree: Params) -> Params:
+    return {
+      name: jax.tree.map(lambda _: name not in self.frozen, part)
+      for name, part in tree.items()
+    }
+
+  def init(self, params: Params, seed: int) -> TrainState:
+    """The state before the first step."""
+    unknown = set(self.frozen) - set(params)
+    if unknown:
+      raise UserError(
+        f"policy.freeze names {sorted(unknown)}; the parts are {sorted(params)}"
+      )
+    opt_state = self.optimiser.init(params)
+    return TrainState(jnp.int32(0), params, opt_state, jax.random.key(seed))
+
+  def _loss(self, params, lesson: Lesson, reference, tokens):
+    """Sum of the token losses over `tokens`, the whole batch's count."""
+    trajectory = lesson.trajectory
+    params = _freeze(params, self.frozen)
+    logp, entropy = token_log_probabilities(
+      self.policy,
+      self.episodes,
+      self.capacity,
+      params,
+      lesson.batch,
+      trajectory,
+    )
+    written = trajectory.written
+    mask = written & lesson.mask[..., None]
+    logp = jnp.where(written, logp, 0.0)
+    loss, clipped = _token_losses(
+      self.config, logp, trajectory.logp, reference, lesson.advantages
+    )
+    loss = jnp.sum(jnp.where(mask, loss, 0.0)) / tokens
+    away = jnp.abs(logp - trajectory.logp)
+    count = jnp.maximum(jnp.sum(written), 1)
+    share = jnp.sum(mask) / tokens
+    metrics = {
+      "loss": loss,
+      "clipped": jnp.sum(clipped & mask) / tokens,
+      "entropy": share * jnp.sum(entropy * written) / count,
+      "sampler_gap": jnp.max(jnp.where(written, away, 0.0)),
+    }
+    return loss, jax.lax.stop_gradient(metrics)
+
+  def _reference(self, lesson: Lesson, reference: Params | None) -> jax.Array:
+    if not self.config.kl:
+      return jnp.zeros_like(lesson.trajectory.logp)
+    logp, _ = token_log_probabilities(
+      self.policy,
+      self.episodes,
+      self.capacity,
+      reference,
+      lesson.batch,
+      lesson.trajectory,
+    )
+    return logp
+
+  def _gradients(self, params, lesson: Lesson, reference):
+    """Gradient of the token-mean loss, accumulated over micro-batches."""
+    written = lesson.trajectory.written & lesson.mask[..., None]
+    tokens = jnp.maximum(jnp.sum(written), 1).astype(jnp.float32)
+    steps = dataclasses.replace(lesson.trajectory, steps=None)
+    lesson = dataclasses.replace(lesson, trajectory=steps)
+
+    def part(total, piece):
+      grads, metrics = jax.grad(self._loss, has_aux=True)(
+        params, piece, self._reference(piece, reference), tokens
+      )
+      return jax.tree.map(jnp.add, total, grads), metrics
+
+    zero = jax.tree.map(jnp.zeros_like, params)
+    number = self.config.micro_batches
+    if number == 1:
+      return part(zero, lesson)
+    grads, metrics = jax.lax.scan(part, zero, _slices(lesson, number))
+    worst = jnp.max(metrics.pop("sampler_gap"))
+    summed = jax.tree.map(jnp.sum, metrics)
+    return grads, summed | {"sampler_gap": worst}
+
+  def update(
+    self, state: TrainState, lesson: Lesson, reference: Params | None = None
+  ) -> tuple[TrainState, dict[str, jax.Array]]:
+    """One step's updates on the given rollouts.
+
+    Args:
+      state: before the step.
+      lesson: rollouts and advantages.
+      reference: parameters of the reference policy, if `kl` is used.
+
+    Returns:
+      The state after the step, and metrics f32[] of the first update:
+      `sampler_gap` is the largest difference between the sampler's and the
+      learner's log-probability of a token.
+    """
+    params, opt_state = state.params, state.opt_state
+    first = {}
+    for number in range(self.config.updates_per_step):
+      grads, metrics = self._gradients(params, lesson, reference)
+      change, opt_state = self.optimiser.update(grads, opt_state, params)
+      change = {
+        name: jax.tree.map(jnp.zeros_like, part) if name in self.frozen else part
+        for name, part in change.items()
+      }
+      params = optax.apply_updates(params, change)
+      if number == 0:
+        first = metrics | {"gradient_norm": optax.global_norm(grads)}
+    state = TrainState(state.step + 1, params, opt_state, state.key)
+    return state, first

@@ -1,0 +1,1 @@
+"""Sampling: the tool call read from tokens, and the episode."""

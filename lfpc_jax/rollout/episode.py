@@ -1,0 +1,392 @@
+"""The rollout: P x G multi-turn episodes as one compiled program.
+
+  prefill the prompts
+  while an episode goes on:
+    while a turn goes on:  decode one token in every row
+    read the calls from the token ids, place the boxes
+    cut the crops from the originals, encode them, prefill the observations
+
+Nothing goes to the host in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lfpc_jax.image import views
+from lfpc_jax.image.views import View
+from lfpc_jax.models import decoder
+from lfpc_jax.models import policy
+from lfpc_jax.models import vision
+from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.parameters import Params
+from lfpc_jax.rollout import observation
+from lfpc_jax.rollout import probes
+from lfpc_jax.rollout import sampling
+from lfpc_jax.rollout.observation import Texts
+from lfpc_jax.rollout.types import (
+  CROPPED,
+  NO_CALL,
+  Batch,
+  EpisodeConfig,
+  Stop,
+  Trajectory,
+)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+  """The rollout under way.
+
+  The last filled slot of each row is pending: its token is known, its keys
+  and values are not in the cache yet.
+  """
+
+  trajectory: Trajectory
+  cache: decoder.SuffixCache
+  position: jax.Array  # rotary position of the next token, i32[P, G]
+  done: jax.Array  # bool[P, G]
+  key: jax.Array
+  turn: jax.Array  # i32[]
+
+
+def encode_prompt(
+  config: PolicyConfig, params: Params, batch: Batch, capacity: int
+) -> decoder.PrefixCache:
+  """Renders and encodes the global views and prefills the prompts.
+
+  The prompt's last token is left to the suffix, whose first output predicts
+  the policy's first token.
+
+  Args:
+    config: the policy.
+    params: its parameters.
+    batch: the prompts.
+    capacity: visual tokens of the largest global view.
+  """
+  height, width = batch.size[:, 0], batch.size[:, 1]
+  zero = jnp.zeros_like(height)
+  whole = jnp.stack([zero, zero, width, height], axis=-1)
+  view = views.render_views(batch.originals, whole, batch.grid, capacity)
+  visual = vision.encode_views(config, params, view)
+  x = policy.embed(config, params, batch.tokens, batch.visual_index, visual)
+  length = batch.length - 1
+  return decoder.prefill(config, params, x, batch.positions, length)
+
+
+def encode_crops(
+  config: PolicyConfig,
+  params: Params,
+  originals: jax.Array,
+  boxes: jax.Array,
+  grids: jax.Array,
+  valid: jax.Array,
+  capacity: int,
+  change: Callable[[View], View] = lambda view: view,
+) -> jax.Array:
+  """Cuts one crop per rollout from the originals and encodes it.
+
+  Args:
+    config: the policy.
+    params: its parameters.
+    originals: u8[P, Ho, Wo, 3].
+    boxes: i32[P, G, 4]; grids: i32[P, G, 2]; valid: bool[P, G].
+    capacity: visual tokens of the largest crop, N.
+    change: applied to the rendered crops [P, G], for probes.
+
+  Returns:
+    Visual tokens [P, G, N, D].
+  """
+  view = change(views.render_crops(originals, boxes, grids, valid, capacity))
+  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), view)
+  visual = vision.encode_views(config, params, View(flat.patches, flat.grid))
+  return visual.reshape(*valid.shape, *visual.shape[1:])
+
+
+def _empty_trajectory(batch: Batch, config: EpisodeConfig) -> Trajectory:
+  """Only slot 0 is filled, with the prompt's last token."""
+  p, g, t = batch.tokens.shape[0], config.group, config.slots
+  c, m = config.max_crops, config.max_turns
+
+  def full(*shape, dtype=jnp.int32, value=0):
+    return jnp.full((p, g, *shape), value, dtype)
+
+  rows = jnp.arange(p)
+  last = batch.tokens[rows, batch.length - 1][:, None]
+  place = batch.positions[rows, batch.length - 1][:, None]
+  return Trajectory(
+    tokens=full(t).at[:, :, 0].set(last),
+    positions=full(t, 3).at[:, :, 0].set(place),
+    visual_index=full(t, value=-1),
+    length=full(value=1),
+    written=full(t, dtype=bool),
+    logp=full(t, dtype=jnp.float32),
+    boxes=full(c, 4),
+    boxes_shown=full(c, 4, dtype=jnp.float32),
+    grids=full(c, 2),
+    crops=full(),
+    turns=full(),
+    turn_start=full(m),
+    turn_end=full(m),
+    outcome=full(m, value=NO_CALL),
+    stop=full(value=Stop.TURNS),
+    steps=jnp.int32(0),
+  )
+
+
+def _at(index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Indices [p, g, index[p, g, ...]] for gathers and scatters."""
+  shape = index.shape + (1,) * (3 - index.ndim)
+  index = index.reshape(shape)
+  p, g = index.shape[:2]
+  return jnp.arange(p)[:, None, None], jnp.arange(g)[None, :, None], index
+
+
+def _put(array: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
+  """array[p, g, slot[p, g]] = value[p, g]; out of range writes nothing."""
+  return array.at[_at(slot)].set(value[:, :, None], mode="drop")
+
+
+class Rollout:
+  """The rollout's static parts; `__call__` is what gets compiled."""
+
+  def __init__(
+    self, policy_config: PolicyConfig, config: EpisodeConfig, capacity: int
+  ):
+    """`capacity` is the number of visual tokens of the largest view."""
+    self.policy = policy_config
+    self.config = config
+    self.capacity = capacity
+
+  def __call__(
+    self,
+    params: Params,
+    batch: Batch,
+    texts: Texts,
+    key: jax.Array,
+    probe: jax.Array | None = None,
+  ) -> Trajectory:
+    """Runs G episodes for each of the P prompts of the batch.
+
+    Args:
+      params: the policy's parameters.
+      batch: the prompts.
+      texts: what the environment writes.
+      key: of all sampling.
+      probe: a probes.Probe i32[]; None leaves the probes out of the program.
+    """
+    prefix = encode_prompt(self.policy, params, batch, self.capacity)
+    trajectory = _empty_trajectory(batch, self.config)
+    p, g = trajectory.length.shape
+    state = _State(
+      trajectory=trajectory,
+      cache=decoder.empty_suffix(self.policy, p, g, self.config.slots),
+      position=jnp.broadcast_to(batch.next_position[:, None], (p, g)),
+      done=jnp.zeros((p, g), bool),
+      key=key,
+      turn=jnp.int32(0),
+    )
+
+    def goes_on(state):
+      return jnp.any(~state.done) & (state.turn < self.config.max_turns)
+
+    def turn(state):
+      return self._turn(params, batch, texts, prefix, probe, state)
+
+    return jax.lax.while_loop(goes_on, turn, state).trajectory
+
+  def _turn(self, params, batch, texts, prefix, probe, state) -> _State:
+    """The policy writes a turn; those that called get their observation."""
+    start = state.trajectory.length
+    state, ended_well = self._decode_turn(params, texts, prefix, state)
+    trajectory = state.trajectory
+    cell = self.policy.vision.cell
+    call = observation.read(
+      self.config,
+      texts,
+      trajectory.tokens,
+      start,
+      trajectory.length,
+      (batch.grid * cell)[:, None],
+      batch.size[:, None],
+      self.config.max_crops - trajectory.crops,
+    )
+    shown = call
+    if probe is not None:
+      shown = observation.with_box(
+        self.config, texts, call, probes.replace_box(probe, batch, call)
+      )
+    made = call.made & ~state.done
+    fits = trajectory.length + shown.length < self.config.slots
+    last = state.turn + 1 == self.config.max_turns
+    goes_on = made & fits & ~last
+    stop = jnp.select(
+      [~made & ended_well, ~made & (trajectory.length >= self.config.slots)]
+      + [~made, ~fits],
+      [Stop.ANSWERED, Stop.RESPONSE_LENGTH, Stop.TURN_LENGTH]
+      + [Stop.RESPONSE_LENGTH],
+      Stop.TURNS,
+    )
+    result = jnp.where(made, call.failure, NO_CALL)
+    slot = jnp.where(state.done, self.config.max_turns, state.turn)
+    trajectory = dataclasses.replace(
+      trajectory,
+      turns=trajectory.turns + ~state.done,
+      turn_start=_put(trajectory.turn_start, slot, start),
+      turn_end=_put(trajectory.turn_end, slot, trajectory.length),
+      # A good call that the episode has no room for is no crop.
+      outcome=_put(
+        trajectory.outcome,
+        slot,
+        jnp.where(call.good & ~goes_on, NO_CALL, result),
+      ),
+      stop=jnp.where(state.done | goes_on, trajectory.stop, stop),
+    )
+    state = dataclasses.replace(
+      state, trajectory=trajectory, done=~goes_on, turn=state.turn + 1
+    )
+    def observe(state):
+      features = self._crop_features(
+        params, batch, shown, goes_on & call.good, probe, state
+      )
+      state = self._observe(
+        params, texts, prefix, shown, features, goes_on, state
+      )
+      boxes = jnp.where(goes_on & call.good, trajectory.crops, self.config.max_crops)
+      # The policy's own box is kept, whatever was shown.
+      kept = _put(state.trajectory.boxes, boxes, call.box)
+      return dataclasses.replace(
+        state, trajectory=dataclasses.replace(state.trajectory, boxes=kept)
+      )
+
+    return jax.lax.cond(jnp.any(goes_on), observe, lambda s: s, state)
+
+  def _crop_features(self, params, batch, call, cropped, probe, state):
+    """Visual tokens of the crops, [P, G, N, D]."""
+
+    def change(view):
+      if probe is None:
+        return view
+      key = jax.random.fold_in(state.key, -1 - state.turn)
+      return probes.replace_pixels(probe, key, view)
+
+    return encode_crops(
+      self.policy,
+      params,
+      batch.originals,
+      call.box,
+      call.grid,
+      cropped,
+      self.config.crop_max_tokens,
+      change,
+    )
+
+  def _decode_turn(self, params, texts, prefix, state: _State):
+    """Decodes until every row's turn has ended.
+
+    Returns:
+      The state, and which rows ended with a stop token, bool[P, G].
+    """
+    start, slots = state.trajectory.length, self.config.slots
+
+    def step(carry):
+      state, active, stopped = carry
+      trajectory = state.trajectory
+      pending = jnp.where(active, trajectory.length - 1, slots)[..., None]
+      where = _at(jnp.minimum(pending, slots - 1))
+      x = jnp.take(params["embedding"], trajectory.tokens[where], axis=0)
+      hidden, cache = decoder.extend(
+        self.policy,
+        params,
+        x,
+        trajectory.positions[where],
+        pending,
+        prefix,
+        state.cache,
+      )
+      logits = policy.logits(self.policy, params, hidden[:, :, 0])
+      key = jax.random.fold_in(state.key, trajectory.steps)
+      token, logp = sampling.sample(
+        key, logits, self.config.temperature, self.config.top_p
+      )
+      slot = jnp.where(active, trajectory.length, slots)
+      position = jnp.repeat(state.position[..., None], 3, axis=-1)
+      length = trajectory.length + active
+      trajectory = dataclasses.replace(
+        trajectory,
+        tokens=_put(trajectory.tokens, slot, token),
+        positions=_put(trajectory.positions, slot, position),
+        written=_put(trajectory.written, slot, active),
+        logp=_put(trajectory.logp, slot, logp),
+        length=length,
+        steps=trajectory.steps + 1,
+      )
+      stop = active & jnp.any(token[..., None] == texts.stops, axis=-1)
+      full = (length - start >= self.config.max_turn_tokens) | (length >= slots)
+      state = dataclasses.replace(
+        state,
+        trajectory=trajectory,
+        cache=cache,
+        position=state.position + active,
+      )
+      return state, active & ~stop & ~full, stopped | stop
+
+    active = ~state.done
+    carry = (state, active, jnp.zeros_like(active))
+    carry = jax.lax.while_loop(lambda c: jnp.any(c[1]), step, carry)
+    return carry[0], carry[2]
+
+  def _observe(
+    self, params, texts, prefix, call, features, goes_on, state: _State
+  ) -> _State:
+    """Writes and prefills the observations of the rows that go on."""
+    old, slots = state.trajectory, self.config.slots
+    capacity = self.config.crop_max_tokens
+    tokens, visual, positions, after = observation.compose(
+      self.config, texts, call, state.position
+    )
+    cropped = goes_on & call.good
+    number = jnp.arange(tokens.shape[-1])
+    inside = goes_on[..., None] & (number < call.length[..., None])
+    place = _at(jnp.where(inside, old.length[..., None] + number, slots))
+    index = jnp.where(visual >= 0, old.crops[..., None] * capacity + visual, -1)
+    crop = jnp.where(cropped, old.crops, self.config.max_crops)
+    trajectory = dataclasses.replace(
+      old,
+      tokens=old.tokens.at[place].set(tokens, mode="drop"),
+      positions=old.positions.at[place].set(positions, mode="drop"),
+      visual_index=old.visual_index.at[place].set(index, mode="drop"),
+      length=jnp.where(goes_on, old.length + call.length, old.length),
+      boxes=_put(old.boxes, crop, call.box),
+      boxes_shown=_put(old.boxes_shown, crop, call.box_shown),
+      grids=_put(old.grids, crop, call.grid),
+      crops=old.crops + cropped,
+    )
+    # Feed the pending token and all of the observation but its last token,
+    # which becomes the pending one.
+    fed = jnp.where(inside, old.length[..., None] - 1 + number, slots)
+    where = _at(jnp.minimum(fed, slots - 1))
+    index = trajectory.visual_index[where] - old.crops[..., None] * capacity
+    x = policy.embed(
+      self.policy, params, trajectory.tokens[where], index, features
+    )
+    _, cache = decoder.extend(
+      self.policy,
+      params,
+      x,
+      trajectory.positions[where],
+      fed,
+      prefix,
+      state.cache,
+    )
+    return dataclasses.replace(
+      state,
+      trajectory=trajectory,
+      cache=cache,
+      position=jnp.where(goes_on, after, state.position),
+    )

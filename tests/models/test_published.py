@@ -1,0 +1,415 @@
+"""Published files: sizes, round trips, placement, and every damage."""
+
+import json
+import os
+import pathlib
+import shutil
+import stat
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import torch
+import transformers
+
+from lfpc_jax.errors import UserError
+from lfpc_jax.models import config as config_lib
+from lfpc_jax.models import layout, parameters, published, weight_files
+from tests.models import oracle
+
+_CONFIG = oracle.config(vision=dict(depth=2))
+_ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def params():
+  return oracle.random_params(_CONFIG)
+
+
+@pytest.fixture(scope="module")
+def saved(params, tmp_path_factory):
+  """A float32 directory in several shards; tests copy it before damage."""
+  directory = tmp_path_factory.mktemp("published") / "model"
+  published.save(directory, _CONFIG, params, max_shard_bytes=100_000)
+  return directory
+
+
+def _assert_same_tree(a, b):
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
+    assert x.dtype == y.dtype
+    np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+# Totals of the published checkpoints.
+_TOTALS = {
+  "3b": 3_754_622_976,
+  "7b": 8_292_166_656,
+  "32b": 33_452_718_336,
+  "72b": 73_410_777_344,
+}
+
+
+@pytest.mark.parametrize("size", _TOTALS)
+def test_a_published_size_has_transformers_tensors_and_the_known_total(size):
+  config = config_lib.PUBLISHED[size]
+  data = config_lib.to_published(config)
+  with torch.device("meta"):
+    model = transformers.Qwen2_5_VLForConditionalGeneration(
+      transformers.Qwen2_5_VLConfig(**data)
+    )
+  theirs = {
+    layout.canonical(name): tuple(p.shape)
+    for name, p in model.named_parameters()
+  }
+  ours = {name: shape for _, _, name, shape in layout.entries(config)}
+  assert ours == theirs
+  assert parameters.count(config) == _TOTALS[size]
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_table_names_each_parameter_once(tied):
+  config = oracle.config(tie_word_embeddings=tied)
+  paths, _ = jax.tree_util.tree_flatten_with_path(parameters.abstract(config))
+  ours = sorted(".".join(key.key for key in path) for path, _ in paths)
+  assert ours == sorted(tensor.path for tensor in layout.tensors(config))
+
+
+def test_float32_comes_back_bit_for_bit_from_shards(saved, params):
+  assert len(list(saved.glob("*.safetensors"))) > 2
+  config, loaded = published.load(saved)
+  assert config == _CONFIG
+  _assert_same_tree(loaded, params)
+
+
+def test_bfloat16_comes_back_bit_for_bit(params, tmp_path):
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+  published.save(tmp_path / "a", _CONFIG, params, dtype="bfloat16")
+  _, loaded = published.load(tmp_path / "a")
+  _assert_same_tree(loaded, half)
+  published.save(tmp_path / "b", _CONFIG, loaded)
+  for name in ("model.safetensors", "config.json"):
+    a, b = (tmp_path / x / name for x in "ab")
+    assert a.read_bytes() == b.read_bytes()
+
+
+def test_a_wanted_precision_is_given(saved, params):
+  _, loaded = published.load(saved, dtype=jnp.bfloat16)
+  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+  _assert_same_tree(loaded, half)
+
+
+def test_transformers_loads_all_and_what_it_saves_is_loaded(
+  params, tmp_path
+):
+  published.save(tmp_path / "a", _CONFIG, params, **oracle.TOKENS)
+  model, report = (
+    transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
+      tmp_path / "a", output_loading_info=True
+    )
+  )
+  assert not any(report.values())
+  model.save_pretrained(tmp_path / "b")
+  config, loaded = published.load(tmp_path / "b")
+  assert config == _CONFIG
+  _assert_same_tree(loaded, params)
+
+
+def test_the_newer_names_are_loaded(saved, params, tmp_path):
+  tensors = _tensors(saved)
+  renamed = {
+    n.replace("model.", "model.language_model.")
+    if n.startswith("model.")
+    else n.replace("visual.", "model.visual."): x
+    for n, x in tensors.items()
+  }
+  _write(tmp_path, renamed)
+  _, loaded = published.load(tmp_path, _CONFIG)
+  _assert_same_tree(loaded, params)
+
+
+def _tensors(directory) -> dict[str, np.ndarray]:
+  result = {}
+  for file in sorted(directory.glob("*.safetensors")):
+    result |= safetensors.numpy.load_file(file)
+  return result
+
+
+def _write(directory, tensors):
+  safetensors.numpy.save_file(tensors, directory / "model.safetensors")
+
+
+def test_a_repeated_head_of_a_tied_policy_is_passed_over(tmp_path):
+  config = oracle.config(tie_word_embeddings=True)
+  params = oracle.random_params(config)
+  published.save(tmp_path / "m", config, params)
+  tensors = _tensors(tmp_path / "m")
+  tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"]
+  _write(tmp_path / "m", tensors)
+  _assert_same_tree(published.load(tmp_path / "m")[1], params)
+
+
+class _Stored:
+  """A published tensor that counts the numbers read from it."""
+
+  def __init__(self, array):
+    self.array, self.count = array, 0
+
+  def __getitem__(self, index):
+    part = self.array[index]
+    self.count += part.size
+    return part
+
+
+def test_any_part_of_any_parameter_is_read_without_the_rest(params):
+  rng = np.random.default_rng(0)
+  for tensor in layout.tensors(_CONFIG):
+    ours = np.asarray(layout.lookup(params, tensor.path))
+    ours = ours[0] if tensor.stacked else ours
+    stored = layout.to_published(_CONFIG, tensor, ours)
+    for _ in range(20):
+      ends = [np.sort(rng.choice(n + 1, 2, replace=False)) for n in ours.shape]
+      index = tuple(slice(int(a), int(b)) for a, b in ends)
+      source = _Stored(stored)
+      part = layout.read(tensor, source, ours.shape, index)
+      np.testing.assert_array_equal(part, ours[index])
+    half = (slice(None),) * tensor.inputs + (slice(0, ours.shape[-1] // 2),)
+    if tensor.form == "linear" and ours.ndim == len(half):
+      source = _Stored(stored)
+      layout.read(tensor, source, ours.shape, half)
+      assert source.count == stored.size // 2
+
+
+_SHARDED = """
+import sys, jax, numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from lfpc_jax.models import config, parameters, published
+cfg = config.load_config(sys.argv[1])
+mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+table = {"embed": "a", "vocab": "b", "heads": "b", "kv_heads": "b",
+         "mlp": "b", "vision_heads": "b", "pixels": "a", "layers": None}
+axes = parameters.logical_axes(cfg)
+shardings = jax.tree.map(
+  lambda names: NamedSharding(mesh, PartitionSpec(*map(table.get, names))),
+  axes, is_leaf=lambda x: isinstance(x, tuple))
+_, placed = published.load(sys.argv[1], shardings=shardings)
+_, whole = published.load(sys.argv[1])
+for x, y, s in zip(*map(jax.tree.leaves, (placed, whole, shardings))):
+  assert x.sharding == s, (x.sharding, s)
+  np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+published.save(sys.argv[2], cfg, placed, max_shard_bytes=100_000)
+assert not placed["layers"]["q"]["kernel"].sharding.is_fully_replicated
+print("placed", len(jax.devices()))
+"""
+
+
+def _python(code, *args, **environment):
+  done = subprocess.run(
+    [sys.executable, "-c", code, *map(str, args)],
+    env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_tensors_go_to_their_shardings_and_back(saved, tmp_path):
+  flags = "--xla_force_host_platform_device_count=4"
+  out = _python(_SHARDED, saved, tmp_path / "m", XLA_FLAGS=flags)
+  assert "placed 4" in out
+  ours, theirs = _tensors(tmp_path / "m"), _tensors(saved)
+  assert ours.keys() == theirs.keys()
+  for name, x in ours.items():
+    np.testing.assert_array_equal(x, theirs[name])
+
+
+_MEMORY = """
+import resource, sys, jax
+from lfpc_jax.models import published
+from lfpc_jax.models import weight_files
+published.load(sys.argv[2])  # compiles, imports
+def peak():
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before = peak()
+_, params = published.load(sys.argv[1])
+size = sum(x.nbytes for x in jax.tree.leaves(params))
+print(size, peak() - before - size)
+"""
+
+
+@pytest.mark.slow
+def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
+  saved, tmp_path
+):
+  config = oracle.config(
+    text=dict(width=1024, mlp_width=4096, depth=8, heads=8, kv_heads=8,
+              vocab_size=4096, mrope_section=(16, 24, 24)),
+  )
+  shapes = parameters.abstract(config, jnp.bfloat16)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  published.save(tmp_path / "m", config, zeros, max_shard_bytes=48 * 2**20)
+  shards = [f.stat().st_size for f in (tmp_path / "m").glob("*.safetensors")]
+  size, beyond = map(int, _python(_MEMORY, tmp_path / "m", saved).split())
+  print(f"{size=} {beyond=} {max(shards)=}")
+  assert len(shards) > 4 and size > 4 * max(shards)
+  assert beyond < max(shards)
+
+
+def test_an_export_is_readable_complete_and_carries_the_tokenizer(
+  params, tmp_path
+):
+  source = _ROOT / "lfpc_jax" / "assets" / "tiny_qwen"
+  published.save(
+    tmp_path / "m", _CONFIG, params, source_directory=source, note="x"
+  )
+  tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+  data = json.loads((tmp_path / "m" / "config.json").read_text())
+  assert data["note"] == "x" and data["torch_dtype"] == "float32"
+  for key, text in (
+    ("vision_start_token_id", "<|vision_start|>"),
+    ("vision_end_token_id", "<|vision_end|>"),
+    ("video_token_id", "<|video_pad|>"),
+    ("eos_token_id", "<|im_end|>"),
+  ):
+    assert data[key] == tokenizer.convert_tokens_to_ids(text)
+  modes = {stat.S_IMODE(f.stat().st_mode) for f in (tmp_path / "m").iterdir()}
+  assert len(modes) == 1
+  with safetensors.safe_open(
+    tmp_path / "m" / "model.safetensors", "numpy"
+  ) as file:
+    assert file.metadata() == {"format": "pt"}
+
+
+def test_token_ids_are_taken_from_the_sources_config(params, tmp_path):
+  published.save(tmp_path / "a", _CONFIG, params, vision_end_token_id=17)
+  published.save(
+    tmp_path / "b", _CONFIG, params, source_directory=tmp_path / "a"
+  )
+  data = json.loads((tmp_path / "b" / "config.json").read_text())
+  assert data["vision_end_token_id"] == 17
+
+
+def test_a_failed_save_leaves_nothing_and_a_used_directory_is_kept(
+  params, saved, tmp_path, monkeypatch
+):
+  with pytest.raises(UserError, match="not empty"):
+    published.save(saved, _CONFIG, params)
+  with pytest.raises(UserError, match="nowhere does not exist"):
+    published.save(
+      tmp_path / "m", _CONFIG, params, source_directory=tmp_path / "nowhere"
+    )
+
+  def full(*_):
+    raise OSError("No space left on device")
+
+  monkeypatch.setattr(safetensors.numpy, "save_file", full)
+  with pytest.raises(OSError, match="No space"):
+    published.save(tmp_path / "m", _CONFIG, params)
+  assert list(tmp_path.iterdir()) == []
+
+
+_NAME = "model.layers.1.mlp.up_proj.weight"
+
+
+def _edit(change):
+  """A damage that edits the tensors of the file that holds _NAME."""
+
+  def damage(directory):
+    index = json.loads((directory / weight_files.INDEX).read_text())
+    path = directory / index["weight_map"][_NAME]
+    tensors = safetensors.numpy.load_file(path)
+    change(tensors)
+    safetensors.numpy.save_file(tensors, path)
+
+  return damage
+
+
+def _shard(directory):
+  return sorted(directory.glob("*.safetensors"))[1]
+
+
+def _truncate(directory):
+  data = _shard(directory).read_bytes()
+  _shard(directory).write_bytes(data[:-100])
+
+
+def _index(change):
+  def damage(directory):
+    path = directory / weight_files.INDEX
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+  return damage
+
+
+def _only_pickle(directory):
+  for file in directory.glob("*.safetensors*"):
+    file.unlink()
+  (directory / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
+
+
+def _wrong_architecture(directory):
+  path = directory / "config.json"
+  data = json.loads(path.read_text()) | {"model_type": "llama"}
+  path.write_text(json.dumps(data))
+
+
+_DAMAGES = {
+  "missing": (_edit(lambda t: t.pop(_NAME)), [f"lacks tensor {_NAME}"]),
+  "extra": (
+    _edit(lambda t: t.update({"lora.A": t[_NAME]})), ["unknown tensor lora.A"]
+  ),
+  "mis-shaped": (
+    _edit(lambda t: t.update({_NAME: t[_NAME].T.copy()})),
+    [_NAME, "shape (32, 40)", "wants (40, 32)"],
+  ),
+  "integers": (
+    _edit(lambda t: t.update({_NAME: t[_NAME].astype(np.int8)})),
+    [_NAME, "is I8"],
+  ),
+  "twice": (
+    _edit(lambda t: t.update({"model.language_model." + _NAME[6:]: t[_NAME]})),
+    [_NAME[6:], "stored twice"],
+  ),
+  "truncated": (_truncate, ["model-00002-of-", "is cut off", "tensor "]),
+  "bad header": (
+    lambda d: _shard(d).write_bytes(b"\x10" + bytes(7) + b"{no header..}.."),
+    ["model-00002-of-", "header cannot be read"],
+  ),
+  "empty file": (
+    lambda d: _shard(d).write_bytes(b""),
+    ["model-00002-of-", "header cannot be read"],
+  ),
+  "missing shard": (
+    lambda d: _shard(d).unlink(), ["model-00002-of-", "does not exist"]
+  ),
+  "index without a map": (
+    _index(lambda i: i.pop("weight_map")), ["index.json", "no index"]
+  ),
+  "index that leaves the directory": (
+    _index(lambda i: i["weight_map"].update({_NAME: "../other.safetensors"})),
+    [_NAME, "'../other.safetensors'"],
+  ),
+  "only pickle": (_only_pickle, ["neither model.safetensors"]),
+  "wrong architecture": (_wrong_architecture, ["'llama'", "config.json"]),
+}
+
+
+@pytest.mark.parametrize("damage", _DAMAGES)
+def test_one_error_names_what_is_wrong(damage, saved, tmp_path):
+  directory = shutil.copytree(saved, tmp_path / "m")
+  act, says = _DAMAGES[damage]
+  act(directory)
+  with pytest.raises(UserError) as error:
+    published.load(directory)
+  for text in says:
+    assert text in str(error.value)
+  assert "\n" not in str(error.value)

@@ -1,0 +1,6 @@
+"""Puts this folder's `samples` within the tests' reach."""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
