@@ -1,0 +1,1 @@
+"""What a user runs: each file gives the command and what to expect."""

@@ -9,6 +9,7 @@ Variants:
   stage2     the grounding reward, on hard scenes; give it stage 1's run with
              --config.policy.checkpoint=runs/stage1
   control    stage2's data and steps without the grounding reward
+  pretrain   makes the shipped starting policy, with lfpc_jax.pretrain
   smoke      two steps of stage 1 at toy sizes, for tests
 
 Every field can be changed by a flag: --config.gap.tokens=64.
@@ -120,6 +121,16 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
   if variant in ("stage2", "control"):
     config.data.difficulty = "hard"
     config.reward.geo_weight = float(variant == "stage2")
+    return config
+  if variant == "pretrain":
+    config.pretrain = dict(
+      scenes=6000,  # of which the tower sees windows
+      crowded=24000,  # small scenes full of signs, for the tower
+      tower_batch=96,
+      tower_phases=((1300, 1.5e-3), (1000, 1.2e-3)),  # steps, peak rate
+      dialogue_scenes=2500,  # whose features are kept in memory
+      dialogue_phases=((1200, 2e-3),),
+    )
     return config
   if variant == "smoke":
     config.rollout.update(prompts=4, group=2)

@@ -10,8 +10,7 @@ again, it goes on; what is finished is not done again.
 
 import pathlib
 
-from absl import app
-from absl import flags
+from absl import app, flags
 import rich.console
 
 from lfpc_jax import config as config_lib

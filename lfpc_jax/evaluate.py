@@ -1,6 +1,6 @@
-"""Evaluates a policy on held-out questions.
+r"""Evaluates a policy on held-out questions.
 
-  python -m lfpc_jax.evaluate --config=configs/tiny.py:stage1 \\
+  python -m lfpc_jax.evaluate --config=configs/tiny.py:stage1 \
     --checkpoint=runs/stage1 --workdir=runs/stage1/evaluation
 
 --checkpoint is a training run's directory, one of its steps, or a directory

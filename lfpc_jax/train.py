@@ -1,6 +1,6 @@
-"""Trains a policy by reinforcement learning.
+r"""Trains a policy by reinforcement learning.
 
-  python -m lfpc_jax.train --config=configs/tiny.py:stage1 \\
+  python -m lfpc_jax.train --config=configs/tiny.py:stage1 \
     --workdir=runs/stage1 --config.gap.tokens=16
 
 Interrupted at any moment and started again, it goes on from its last

@@ -2,10 +2,11 @@
 
 import math
 
-from lfpc_jax import statistics
 import numpy as np
 import pytest
 from scipy import stats
+
+from lfpc_jax import statistics
 
 
 @pytest.mark.parametrize(

@@ -43,9 +43,7 @@ class Packer:
     least = min(self.view_min_tokens, tokens)
     return views.choose_grid(height, width, least, tokens)
 
-  def pack(
-    self, examples: Sequence[Example], budgets: Sequence[int]
-  ) -> Batch:
+  def pack(self, examples: Sequence[Example], budgets: Sequence[int]) -> Batch:
     """Makes a batch of NumPy arrays.
 
     Args:

@@ -1,8 +1,8 @@
 """The information gap: how many visual tokens the global view gets.
 
-  none      the baseline: the view has the crop source's resolution
-  fixed     one budget for all
-  random    a budget drawn anew for each prompt and step
+none      the baseline: the view has the crop source's resolution
+fixed     one budget for all
+random    a budget drawn anew for each prompt and step
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def budgets(
     return np.full(number, gap["full_tokens"])
   if gap["mode"] == "fixed":
     return np.full(number, gap["tokens"])
-  levels = [n for n in gap["levels"] if gap["tokens"] <= n <= gap["full_tokens"]]
+  low, high = gap["tokens"], gap["full_tokens"]
+  levels = [level for level in gap["levels"] if low <= level <= high]
   if not levels:
     raise UserError(
       f"gap.levels={gap['levels']} has none from gap.tokens={gap['tokens']} to "

@@ -9,8 +9,8 @@
 The step is the whole state: a run resumed at a step sees the same batches.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 import collections
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import dataclasses
 import functools
@@ -24,10 +24,9 @@ import numpy as np
 from PIL import Image
 
 from lfpc_jax import errors
-from lfpc_jax.data import examples
-from lfpc_jax.data import scenes
+from lfpc_jax.data import examples, scenes
 
-T = TypeVar('T')
+T = TypeVar("T")
 
 
 class PromptSource(Sequence[examples.Example]):
@@ -50,35 +49,35 @@ class PromptSource(Sequence[examples.Example]):
     index = operator.index(index)
     if not 0 <= index < len(self):
       raise IndexError(
-          f'Example {index} of {self._name!r}, which has {len(self)}.'
+        f"Example {index} of {self._name!r}, which has {len(self)}."
       )
     row = self._rows[index]
     return examples.Example(
-        id=_text(row['id']),
-        image=self._decode(row),
-        question=_text(row['question']),
-        answer=_text(row['answer']),
-        category=_text(row['category']),
-        options=tuple(_text(option) for option in row.get('options', ())),
-        boxes=np.asarray(row.get('boxes', ()), np.int32).reshape(-1, 4),
-        source=self._name,
+      id=_text(row["id"]),
+      image=self._decode(row),
+      question=_text(row["question"]),
+      answer=_text(row["answer"]),
+      category=_text(row["category"]),
+      options=tuple(_text(option) for option in row.get("options", ())),
+      boxes=np.asarray(row.get("boxes", ()), np.int32).reshape(-1, 4),
+      source=self._name,
     )
 
   def _decode(self, row: Mapping[str, Any]) -> np.ndarray:
     try:
-      with Image.open(io.BytesIO(row['image'])) as image:
-        return np.array(image.convert('RGB'))
+      with Image.open(io.BytesIO(row["image"])) as image:
+        return np.array(image.convert("RGB"))
     except (OSError, SyntaxError) as error:
       raise errors.UserError(
-          f'The image of example {_text(row["id"])!r} of {self._name!r} cannot'
-          f' be decoded ({error}): build the data set again.'
+        f"The image of example {_text(row['id'])!r} of {self._name!r} cannot"
+        f" be decoded ({error}): build the data set again."
       ) from error
 
 
 def open_scenes(
-    data_dir: str | os.PathLike[str] = 'data',
-    difficulty: str | scenes.ScenesConfig = 'easy',
-    split: str = 'train',
+  data_dir: str | os.PathLike[str] = "data",
+  difficulty: str | scenes.ScenesConfig = "easy",
+  split: str = "train",
 ) -> PromptSource:
   """Opens a split of `Scenes`.
 
@@ -94,21 +93,21 @@ def open_scenes(
   config = builder.builder_config
   if not pathlib.Path(builder.data_path).exists():
     raise errors.UserError(
-        f'No data set at {builder.data_path}: build it with'
-        f' `{scenes.build_command(data_dir, config)}`.'
+      f"No data set at {builder.data_path}: build it with"
+      f" `{scenes.build_command(data_dir, config)}`."
     )
   if split not in builder.info.splits:
     raise errors.UserError(
-        f'{builder.data_path} has no split {split!r}: choose one of'
-        f' {tuple(builder.info.splits)}.'
+      f"{builder.data_path} has no split {split!r}: choose one of"
+      f" {tuple(builder.info.splits)}."
     )
   # Imported here, as the rest of this module needs no data set.
   import tensorflow_datasets as tfds
 
   rows = builder.as_data_source(
-      split, decoders={'image': tfds.decode.SkipDecoding()}
+    split, decoders={"image": tfds.decode.SkipDecoding()}
   )
-  return PromptSource(rows, f'scenes-{config.spec.name}')
+  return PromptSource(rows, f"scenes-{config.spec.name}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,18 +136,18 @@ class BatchSampler:
   def __post_init__(self):
     if self.num_examples < 1 or self.batch_size < 1:
       raise errors.UserError(
-          f'No batch of {self.batch_size} from {self.num_examples} examples:'
-          ' both numbers must be positive.'
+        f"No batch of {self.batch_size} from {self.num_examples} examples:"
+        " both numbers must be positive."
       )
     if not 0 <= self.process_index < self.process_count:
       raise errors.UserError(
-          f'Process {self.process_index} of {self.process_count}: indices'
-          ' start at 0.'
+        f"Process {self.process_index} of {self.process_count}: indices"
+        " start at 0."
       )
     if self.batch_size % self.process_count:
       raise errors.UserError(
-          f'batch_size = {self.batch_size} is no multiple of the'
-          f' {self.process_count} processes: change one of them.'
+        f"batch_size = {self.batch_size} is no multiple of the"
+        f" {self.process_count} processes: change one of them."
       )
 
   @property
@@ -164,8 +163,8 @@ class BatchSampler:
     if not self.shuffle:
       return places
     orders = {
-        epoch: _epoch_order(self.seed, int(epoch), self.num_examples)
-        for epoch in np.unique(epochs)
+      epoch: _epoch_order(self.seed, int(epoch), self.num_examples)
+      for epoch in np.unique(epochs)
     }
     pairs = zip(epochs, places, strict=True)
     return np.array([orders[epoch][place] for epoch, place in pairs], np.int64)
@@ -194,18 +193,18 @@ class BatchLoader(Generic[T]):
   """
 
   def __init__(
-      self,
-      source: Sequence[examples.Example],
-      sampler: Callable[[int], np.ndarray],
-      *,
-      first_step: int = 0,
-      num_steps: int | None = None,
-      transform: Callable[[list[examples.Example]], T] = list,
-      depth: int = 2,
-      workers: int = 2,
+    self,
+    source: Sequence[examples.Example],
+    sampler: Callable[[int], np.ndarray],
+    *,
+    first_step: int = 0,
+    num_steps: int | None = None,
+    transform: Callable[[list[examples.Example]], T] = list,
+    depth: int = 2,
+    workers: int = 2,
   ):
     if depth < 1:
-      raise ValueError(f'depth = {depth}: prepare at least one batch ahead.')
+      raise ValueError(f"depth = {depth}: prepare at least one batch ahead.")
     self._source = source
     self._sampler = sampler
     self._transform = transform
@@ -217,7 +216,7 @@ class BatchLoader(Generic[T]):
     # that no one will bring.
     self._pending = collections.deque()
     self._threads = concurrent.futures.ThreadPoolExecutor(
-        workers, thread_name_prefix='batches'
+      workers, thread_name_prefix="batches"
     )
     self._fill()
 
@@ -226,7 +225,7 @@ class BatchLoader(Generic[T]):
 
   def __next__(self) -> tuple[int, T]:
     if self._closed:
-      raise ValueError('This BatchLoader is closed: make another one.')
+      raise ValueError("This BatchLoader is closed: make another one.")
     if not self._pending:
       raise StopIteration
     step, future = self._pending[0]
@@ -235,7 +234,7 @@ class BatchLoader(Generic[T]):
     self._fill()
     return step, batch
 
-  def __enter__(self) -> 'BatchLoader[T]':
+  def __enter__(self) -> "BatchLoader[T]":
     return self
 
   def __exit__(self, *_) -> None:

@@ -24,15 +24,15 @@ Box = tuple[int, int, int, int]
 RENDER_VERSION = 1
 
 COLOURS: dict[str, tuple[int, int, int]] = {
-    'red': (206, 32, 36),
-    'green': (36, 150, 58),
-    'blue': (38, 78, 214),
-    'yellow': (240, 214, 36),
-    'orange': (238, 126, 20),
-    'purple': (126, 48, 176),
-    'cyan': (52, 200, 216),
-    'pink': (244, 142, 188),
-    'white': (244, 244, 244),
+  "red": (206, 32, 36),
+  "green": (36, 150, 58),
+  "blue": (38, 78, 214),
+  "yellow": (240, 214, 36),
+  "orange": (238, 126, 20),
+  "purple": (126, 48, 176),
+  "cyan": (52, 200, 216),
+  "pink": (244, 142, 188),
+  "white": (244, 244, 244),
 }
 
 # A photograph's shorter side, as a multiple of the scene's side: whole motifs
@@ -68,30 +68,30 @@ class SceneSpec:
   gap: int = 28
 
   def __post_init__(self):
-    for field in ('num_signs', 'sign_size', 'digit_size'):
+    for field in ("num_signs", "sign_size", "digit_size"):
       low, high = getattr(self, field)
       if not 1 <= low <= high:
         raise ValueError(
-            f'SceneSpec.{field} = {(low, high)} is no range: give two positive'
-            ' integers, the lower first.'
+          f"SceneSpec.{field} = {(low, high)} is no range: give two positive"
+          " integers, the lower first."
         )
     if self.num_signs[1] > len(COLOURS):
       raise ValueError(
-          f'SceneSpec.num_signs = {self.num_signs} exceeds the {len(COLOURS)}'
-          ' colours, and every sign of a scene needs its own.'
+        f"SceneSpec.num_signs = {self.num_signs} exceeds the {len(COLOURS)}"
+        " colours, and every sign of a scene needs its own."
       )
     if 2 * self.min_pairs > self.num_signs[0]:
       raise ValueError(
-          f'SceneSpec.min_pairs = {self.min_pairs} pairs do not fit into'
-          f' num_signs = {self.num_signs}.'
+        f"SceneSpec.min_pairs = {self.min_pairs} pairs do not fit into"
+        f" num_signs = {self.num_signs}."
       )
     if self.digit_size[1] > self.sign_size[0]:
       raise ValueError(
-          f'SceneSpec.digit_size = {self.digit_size} does not fit on signs of'
-          f' sign_size = {self.sign_size}.'
+        f"SceneSpec.digit_size = {self.digit_size} does not fit on signs of"
+        f" sign_size = {self.sign_size}."
       )
 
-  def scaled(self, size: int) -> 'SceneSpec':
+  def scaled(self, size: int) -> "SceneSpec":
     """The same scenes with an image of `size` pixels a side."""
     scale = size / self.size
 
@@ -99,23 +99,23 @@ class SceneSpec:
       return tuple(max(1, round(length * scale)) for length in lengths)
 
     return dataclasses.replace(
-        self,
-        size=size,
-        sign_size=pixels(*self.sign_size),
-        digit_size=pixels(*self.digit_size),
-        gap=pixels(self.gap)[0],
+      self,
+      size=size,
+      sign_size=pixels(*self.sign_size),
+      digit_size=pixels(*self.digit_size),
+      gap=pixels(self.gap)[0],
     )
 
 
-EASY = SceneSpec(name='easy')
+EASY = SceneSpec(name="easy")
 HARD = SceneSpec(
-    name='hard',
-    num_signs=(6, 8),
-    sign_size=(36, 48),
-    digit_size=(16, 22),
-    min_pairs=2,
-    pair_probability=0.7,
-    gap=20,
+  name="hard",
+  num_signs=(6, 8),
+  sign_size=(36, 48),
+  digit_size=(16, 22),
+  min_pairs=2,
+  pair_probability=0.7,
+  gap=20,
 )
 SPECS = {spec.name: spec for spec in (EASY, HARD)}
 
@@ -148,7 +148,7 @@ class Scene:
 
 
 def compose_scene(
-    rng: np.random.Generator, spec: SceneSpec, glyphs: str
+  rng: np.random.Generator, spec: SceneSpec, glyphs: str
 ) -> Scene:
   """Draws one scene.
 
@@ -167,7 +167,7 @@ def compose_scene(
   """
   if glyphs not in scene_assets.SPLITS:
     raise ValueError(
-        f'Unknown split {glyphs!r}: choose one of {scene_assets.SPLITS}.'
+      f"Unknown split {glyphs!r}: choose one of {scene_assets.SPLITS}."
     )
   image = _background(rng, spec.size, glyphs)
   boxes, partners = _layout(rng, spec)
@@ -185,9 +185,7 @@ def compose_scene(
   return Scene(image, tuple(signs))
 
 
-def _background(
-    rng: np.random.Generator, size: int, split: str
-) -> np.ndarray:
+def _background(rng: np.random.Generator, size: int, split: str) -> np.ndarray:
   """A random cut of a photograph: u8[size, size, 3], flipped and tinted."""
   paths = scene_assets.PHOTOGRAPHS[split]
   zoom = _ZOOMS[rng.integers(len(_ZOOMS))]
@@ -205,7 +203,7 @@ def _background(
 
 
 def _layout(
-    rng: np.random.Generator, spec: SceneSpec
+  rng: np.random.Generator, spec: SceneSpec
 ) -> tuple[list[Box], list[int]]:
   """Places posts without overlap: the signs' boxes and their partners."""
   count = int(rng.integers(spec.num_signs[0], spec.num_signs[1] + 1))
@@ -218,21 +216,21 @@ def _layout(
       break
   else:
     raise RuntimeError(
-        f'{count} signs found no place in {spec}: enlarge `size`, or lower'
-        ' `num_signs`, `sign_size` or `gap`.'
+      f"{count} signs found no place in {spec}: enlarge `size`, or lower"
+      " `num_signs`, `sign_size` or `gap`."
     )
   boxes, partners = [], []
   for (x, y, side), width in zip(posts, widths, strict=True):
     first = len(boxes)
     partners += [first + 1, first] if width == 2 else [-1]
     boxes += [
-        (x + k * side, y, x + (k + 1) * side, y + side) for k in range(width)
+      (x + k * side, y, x + (k + 1) * side, y + side) for k in range(width)
     ]
   return boxes, partners
 
 
 def _place_posts(
-    rng: np.random.Generator, spec: SceneSpec, widths: list[int]
+  rng: np.random.Generator, spec: SceneSpec, widths: list[int]
 ) -> list[tuple[int, int, int]] | None:
   """(x, y, side) of each post; None if one of them found no place."""
   border = max(1, spec.gap // 4)
@@ -256,9 +254,7 @@ def _place_posts(
   return posts
 
 
-def _draw_pole(
-    rng: np.random.Generator, image: np.ndarray, box: Box
-) -> None:
+def _draw_pole(rng: np.random.Generator, image: np.ndarray, box: Box) -> None:
   """Draws a thin grey pole below a plate, for one plate in two."""
   if rng.random() < 0.5:
     return
@@ -272,10 +268,10 @@ def _draw_pole(
 
 
 def _draw_plate(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    box: Box,
-    colour: tuple[int, int, int],
+  rng: np.random.Generator,
+  image: np.ndarray,
+  box: Box,
+  colour: tuple[int, int, int],
 ) -> np.ndarray:
   """Draws a rounded plate with a thin border; returns its colour f32[3]."""
   x1, y1, x2, y2 = box
@@ -304,16 +300,16 @@ def _plate(side: int, roundness: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_digit(
-    rng: np.random.Generator,
-    image: np.ndarray,
-    box: Box,
-    digit: int,
-    shade: np.ndarray,
-    spec: SceneSpec,
-    split: str,
+  rng: np.random.Generator,
+  image: np.ndarray,
+  box: Box,
+  digit: int,
+  shade: np.ndarray,
+  spec: SceneSpec,
+  split: str,
 ) -> Box:
   """Writes a digit near the plate's centre; returns its ink's box."""
-  x1, y1, x2, y2 = box
+  x1, y1, x2, _ = box
   side = x2 - x1
   choices = scene_assets.split_glyphs(split)[digit]
   glyph = scene_assets.glyph(int(choices[rng.integers(len(choices))]))
@@ -332,7 +328,7 @@ def _draw_digit(
 
 
 def _blend(
-    target: np.ndarray, colour: np.ndarray | float, opacity: np.ndarray
+  target: np.ndarray, colour: np.ndarray | float, opacity: np.ndarray
 ) -> None:
   """Paints `colour` (0 to 255) over target u8[h, w, 3], in place."""
   below = target.astype(np.float32)

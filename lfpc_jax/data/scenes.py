@@ -32,10 +32,9 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from lfpc_jax import errors
-from lfpc_jax.data import questions
-from lfpc_jax.data import scene_render
+from lfpc_jax.data import questions, scene_render
 
-SPLIT_SIZES = {'train': 2048, 'validation': 512, 'test': 1024}
+SPLIT_SIZES = {"train": 2048, "validation": 512, "test": 1024}
 
 _SHARD_EXAMPLES = 256
 _JPEG_QUALITY = 95
@@ -57,11 +56,11 @@ class ScenesConfig(tfds.core.BuilderConfig):
 
 
 def scenes_config(
-    difficulty: str = 'easy',
-    *,
-    size: int = scene_render.EASY.size,
-    split_sizes: Mapping[str, int] | None = None,
-    seed: int = 0,
+  difficulty: str = "easy",
+  *,
+  size: int = scene_render.EASY.size,
+  split_sizes: Mapping[str, int] | None = None,
+  seed: int = 0,
 ) -> ScenesConfig:
   """The configuration of a difficulty, at an image size of one's choice.
 
@@ -76,41 +75,43 @@ def scenes_config(
   """
   if difficulty not in scene_render.SPECS:
     raise errors.UserError(
-        f'Unknown difficulty {difficulty!r}: choose one of'
-        f' {tuple(scene_render.SPECS)}.'
+      f"Unknown difficulty {difficulty!r}: choose one of"
+      f" {tuple(scene_render.SPECS)}."
     )
   unknown = set(split_sizes or ()) - set(SPLIT_SIZES)
   if unknown:
     raise errors.UserError(
-        f'Unknown splits {sorted(unknown)}: choose from {tuple(SPLIT_SIZES)}.'
+      f"Unknown splits {sorted(unknown)}: choose from {tuple(SPLIT_SIZES)}."
     )
   spec = scene_render.SPECS[difficulty]
   if size != spec.size:
     spec = spec.scaled(size)
   sizes = {**SPLIT_SIZES, **(split_sizes or {})}
   content = dict(
-      render=scene_render.RENDER_VERSION,
-      spec=dataclasses.asdict(spec),
-      sizes=sizes,
-      seed=seed,
-      quality=_JPEG_QUALITY,
+    render=scene_render.RENDER_VERSION,
+    spec=dataclasses.asdict(spec),
+    sizes=sizes,
+    seed=seed,
+    quality=_JPEG_QUALITY,
   )
   text = json.dumps(content, sort_keys=True)
   digest = hashlib.sha256(text.encode()).hexdigest()[:8]
   return ScenesConfig(
-      name=f'{difficulty}-{size}-{digest}',
-      description=text,
-      spec=spec,
-      split_sizes=sizes,
-      seed=seed,
+    name=f"{difficulty}-{size}-{digest}",
+    description=text,
+    spec=spec,
+    split_sizes=sizes,
+    seed=seed,
   )
 
 
 class Scenes(tfds.core.ShardBasedBuilder):
   """TFDS builder of the scenes; `prepare` is the usual way to run it."""
 
-  VERSION = tfds.core.Version('1.0.0')
-  BUILDER_CONFIGS = [scenes_config(name) for name in scene_render.SPECS]
+  VERSION = tfds.core.Version("1.0.0")
+  BUILDER_CONFIGS = [  # noqa: RUF012 - TFDS's own convention
+    scenes_config(name) for name in scene_render.SPECS
+  ]
 
   # TFDS looks beside the code for checksums of downloads; there are none, and
   # the look-up needs a package that TFDS does not declare.
@@ -122,39 +123,41 @@ class Scenes(tfds.core.ShardBasedBuilder):
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text
     return tfds.core.DatasetInfo(
-        builder=self,
-        description=__doc__,
-        features=tfds.features.FeaturesDict({
-            'id': text(doc='unique within the data set'),
-            'image': tfds.features.Image(
-                shape=(None, None, 3), encoding_format='jpeg'
-            ),
-            'question': text(),
-            'answer': text(doc='a digit'),
-            'category': text(doc='attribute or relation'),
-            'boxes': tfds.features.Tensor(
-                shape=(None, 4),
-                dtype=np.int32,
-                doc='nested, smallest first; pixel edges x1, y1, x2, y2',
-            ),
-            'signs': text(doc='all signs of the scene, as JSON'),
-        }),
+      builder=self,
+      description=__doc__,
+      features=tfds.features.FeaturesDict(
+        {
+          "id": text(doc="unique within the data set"),
+          "image": tfds.features.Image(
+            shape=(None, None, 3), encoding_format="jpeg"
+          ),
+          "question": text(),
+          "answer": text(doc="a digit"),
+          "category": text(doc="attribute or relation"),
+          "boxes": tfds.features.Tensor(
+            shape=(None, 4),
+            dtype=np.int32,
+            doc="nested, smallest first; pixel edges x1, y1, x2, y2",
+          ),
+          "signs": text(doc="all signs of the scene, as JSON"),
+        }
+      ),
     )
 
   def _shard_iterators_per_split(
-      self, dl_manager: tfds.download.DownloadManager
+    self, dl_manager: tfds.download.DownloadManager
   ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
     return {
-        split: [
-            functools.partial(self._examples, split, first)
-            for first in range(0, size, _SHARD_EXAMPLES)
-        ]
-        for split, size in self.builder_config.split_sizes.items()
-        if size
+      split: [
+        functools.partial(self._examples, split, first)
+        for first in range(0, size, _SHARD_EXAMPLES)
+      ]
+      for split, size in self.builder_config.split_sizes.items()
+      if size
     }
 
   def _examples(
-      self, split: str, first: int
+    self, split: str, first: int
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     config = self.builder_config
     last = min(first + _SHARD_EXAMPLES, config.split_sizes[split])
@@ -164,7 +167,7 @@ class Scenes(tfds.core.ShardBasedBuilder):
 
 
 def _draw_example(
-    spec: scene_render.SceneSpec, seed: int, split: str, index: int
+  spec: scene_render.SceneSpec, seed: int, split: str, index: int
 ) -> dict[str, Any]:
   """Example number `index` of a split; depends on its arguments only."""
   names = [zlib.crc32(name.encode()) for name in (spec.name, split)]
@@ -173,13 +176,13 @@ def _draw_example(
   category = questions.CATEGORIES[index % len(questions.CATEGORIES)]
   question = questions.draw_question(rng, scene.signs, category)
   return {
-      'id': f'{spec.name}-{split}-{index:05d}',
-      'image': _encode(scene.image),
-      'question': question.text,
-      'answer': question.answer,
-      'category': question.category,
-      'boxes': question.boxes,
-      'signs': json.dumps([dataclasses.asdict(s) for s in scene.signs]),
+    "id": f"{spec.name}-{split}-{index:05d}",
+    "image": _encode(scene.image),
+    "question": question.text,
+    "answer": question.answer,
+    "category": question.category,
+    "boxes": question.boxes,
+    "signs": json.dumps([dataclasses.asdict(s) for s in scene.signs]),
   }
 
 
@@ -187,16 +190,16 @@ def _encode(image: np.ndarray) -> bytes:
   """JPEG bytes, without chroma subsampling: colours are what is asked."""
   file = io.BytesIO()
   Image.fromarray(image).save(
-      file, 'JPEG', quality=_JPEG_QUALITY, subsampling=0
+    file, "JPEG", quality=_JPEG_QUALITY, subsampling=0
   )
   return file.getvalue()
 
 
 def prepare(
-    data_dir: str | os.PathLike[str] = 'data',
-    difficulty: str | ScenesConfig = 'easy',
-    *,
-    workers: int | None = None,
+  data_dir: str | os.PathLike[str] = "data",
+  difficulty: str | ScenesConfig = "easy",
+  *,
+  workers: int | None = None,
 ) -> pathlib.Path:
   """Builds a data set unless it is there; returns its folder.
 
@@ -221,7 +224,7 @@ def prepare(
   with contextlib.ExitStack() as stack:
     if workers > 1:
       pool = concurrent.futures.ProcessPoolExecutor(
-          workers, multiprocessing.get_context('spawn')
+        workers, multiprocessing.get_context("spawn")
       )
       stack.enter_context(pool)
       builder.mapper = functools.partial(pool.map, chunksize=8)
@@ -235,7 +238,7 @@ def prepare(
 
 
 def open_builder(
-    data_dir: str | os.PathLike[str], difficulty: str | ScenesConfig
+  data_dir: str | os.PathLike[str], difficulty: str | ScenesConfig
 ) -> Scenes:
   """The builder of a data set, which may not have been built yet."""
   if isinstance(difficulty, str):
@@ -243,51 +246,51 @@ def open_builder(
   # TFDS wants the very object of a configuration that the class lists.
   listed = {config.name: config for config in Scenes.BUILDER_CONFIGS}
   return Scenes(
-      data_dir=os.fspath(data_dir),
-      config=listed.get(difficulty.name, difficulty),
-      file_format='array_record',
+    data_dir=os.fspath(data_dir),
+    config=listed.get(difficulty.name, difficulty),
+    file_format="array_record",
   )
 
 
 def build_command(
-    data_dir: str | os.PathLike[str], config: ScenesConfig
+  data_dir: str | os.PathLike[str], config: ScenesConfig
 ) -> str:
   """The shell command that builds a data set."""
   words = [
-      'python -m lfpc_jax.data.scenes',
-      f'--data_dir={shlex.quote(os.fspath(data_dir))}',
-      f'--difficulty={config.spec.name}',
+    "python -m lfpc_jax.data.scenes",
+    f"--data_dir={shlex.quote(os.fspath(data_dir))}",
+    f"--difficulty={config.spec.name}",
   ]
   if config.spec.size != scene_render.SPECS[config.spec.name].size:
-    words.append(f'--size={config.spec.size}')
+    words.append(f"--size={config.spec.size}")
   if config.seed:
-    words.append(f'--seed={config.seed}')
+    words.append(f"--seed={config.seed}")
   for split, size in config.split_sizes.items():
     if size != SPLIT_SIZES[split]:
-      words.append(f'--{split}={size}')
-  return ' '.join(words)
+      words.append(f"--{split}={size}")
+  return " ".join(words)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Builds a data set from the command line."""
-  parser = argparse.ArgumentParser(description='Builds the data set Scenes.')
-  parser.add_argument('--data_dir', default='data')
+  parser = argparse.ArgumentParser(description="Builds the data set Scenes.")
+  parser.add_argument("--data_dir", default="data")
   parser.add_argument(
-      '--difficulty', default='easy', choices=list(scene_render.SPECS)
+    "--difficulty", default="easy", choices=list(scene_render.SPECS)
   )
-  parser.add_argument('--size', type=int, default=scene_render.EASY.size)
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument("--size", type=int, default=scene_render.EASY.size)
+  parser.add_argument("--seed", type=int, default=0)
   for split, size in SPLIT_SIZES.items():
-    parser.add_argument(f'--{split}', type=int, default=size)
+    parser.add_argument(f"--{split}", type=int, default=size)
   args = parser.parse_args(arguments)
   config = scenes_config(
-      args.difficulty,
-      size=args.size,
-      split_sizes={split: getattr(args, split) for split in SPLIT_SIZES},
-      seed=args.seed,
+    args.difficulty,
+    size=args.size,
+    split_sizes={split: getattr(args, split) for split in SPLIT_SIZES},
+    seed=args.seed,
   )
   print(prepare(args.data_dir, config))
 
 
-if __name__ == '__main__':
+if __name__ == "__main__":
   main()

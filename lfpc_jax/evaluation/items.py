@@ -15,8 +15,7 @@ import numpy as np
 from lfpc_jax import files
 from lfpc_jax.data.examples import Example
 from lfpc_jax.image import boxes
-from lfpc_jax.rl import rewards
-from lfpc_jax.rl import scoring
+from lfpc_jax.rl import rewards, scoring
 from lfpc_jax.rl.answers import Verdict
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout.types import Batch, Stop, Trajectory

@@ -11,8 +11,7 @@ from PIL import Image
 from lfpc_jax.agent import Agent
 from lfpc_jax.data.examples import Example
 from lfpc_jax.report.records import RolloutRecord, TurnRecord, jpeg_bytes
-from lfpc_jax.rl import rewards
-from lfpc_jax.rl import scoring
+from lfpc_jax.rl import rewards, scoring
 from lfpc_jax.rl.answers import Verdict
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout.tool_call import Failure

@@ -100,9 +100,7 @@ def category_table(named: dict[str, Sequence[Item]]) -> ResultTable:
   for policy, rows in named.items():
     own = [row for row in rows if row.probe == "none"]
     cells = tuple(
-      _share(
-        [r.correct for r in own if (r.budget, r.category) == key]
-      )
+      _share([r.correct for r in own if (r.budget, r.category) == key])
       for key in keys
     )
     table.append((policy, cells))

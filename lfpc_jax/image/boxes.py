@@ -30,7 +30,7 @@ class BoxStatus(enum.IntEnum):
 
 
 def shown_to_original(
-    box: jax.Array, shown_size: jax.Array, original_size: jax.Array
+  box: jax.Array, shown_size: jax.Array, original_size: jax.Array
 ) -> jax.Array:
   """Maps a box of the shown image to the pixels of the original it touches.
 
@@ -60,12 +60,12 @@ def shown_to_original(
 
 
 def place_box(
-    box: jax.Array,
-    shown_size: jax.Array,
-    original_size: jax.Array,
-    *,
-    min_side: int = 28,
-    max_aspect: float = 100.0,
+  box: jax.Array,
+  shown_size: jax.Array,
+  original_size: jax.Array,
+  *,
+  min_side: int = 28,
+  max_aspect: float = 100.0,
 ) -> tuple[jax.Array, jax.Array]:
   """Turns a box that the policy wrote into the crop of the original.
 
@@ -89,16 +89,17 @@ def place_box(
   shown, original = _per_edge(shown_size), _per_edge(original_size)
   clamped = _clamp(box, shown)
   placed = shown_to_original(clamped, shown_size, original_size)
-  low, high = _grow(placed[..., :2], placed[..., 2:], original[..., :2],
-                    min_side)
+  low, high = _grow(
+    placed[..., :2], placed[..., 2:], original[..., :2], min_side
+  )
   side = high - low
   thin = jnp.max(side, -1) > max_aspect * jnp.min(side, -1)
   empty = jnp.any(clamped[..., 2:] <= clamped[..., :2], -1)
   status = jnp.select(
-      [~jnp.all(jnp.isfinite(box), -1), empty, thin],
-      [int(BoxStatus.NOT_FINITE), int(BoxStatus.EMPTY),
-       int(BoxStatus.TOO_THIN)],
-      int(BoxStatus.VALID)).astype(jnp.int32)
+    [~jnp.all(jnp.isfinite(box), -1), empty, thin],
+    [int(BoxStatus.NOT_FINITE), int(BoxStatus.EMPTY), int(BoxStatus.TOO_THIN)],
+    int(BoxStatus.VALID),
+  ).astype(jnp.int32)
   crop = jnp.concatenate([low, high], -1)
   valid = status == BoxStatus.VALID
   return jnp.where(valid[..., None], crop, 0), status
@@ -162,7 +163,7 @@ def _clamp(box: jax.Array, shown: jax.Array) -> jax.Array:
 
 
 def _times_fraction(
-    fraction: jax.Array, side: jax.Array
+  fraction: jax.Array, side: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """floor(fraction * side), exactly, and 1 where that lost something.
 
@@ -185,7 +186,7 @@ def _times_fraction(
 
 
 def _grow(
-    low: jax.Array, high: jax.Array, limit: jax.Array, min_side: int
+  low: jax.Array, high: jax.Array, limit: jax.Array, min_side: int
 ) -> tuple[jax.Array, jax.Array]:
   """Grows [low, high) to min_side about its centre, inside [0, limit)."""
   side = jnp.minimum(jnp.maximum(high - low, min_side), limit)

@@ -33,7 +33,7 @@ _HIGHEST = lax.Precision.HIGHEST
 
 
 def crop_and_resize(
-    original: jax.Array, box: jax.Array, out_size: tuple[int, int]
+  original: jax.Array, box: jax.Array, out_size: tuple[int, int]
 ) -> jax.Array:
   """Cuts a box out of an image and resizes it, bicubic with antialiasing.
 
@@ -61,12 +61,12 @@ def crop_and_resize(
 
 
 def resample_block(
-    originals: jax.Array,
-    index: jax.Array | int,
-    box: jax.Array,
-    out_size: jax.Array,
-    start: jax.Array,
-    block: int,
+  originals: jax.Array,
+  index: jax.Array | int,
+  box: jax.Array,
+  out_size: jax.Array,
+  start: jax.Array,
+  block: int,
 ) -> jax.Array:
   """One square block of a resized box; all but the block's side is dynamic.
 
@@ -74,8 +74,9 @@ def resample_block(
     originals: u8[B, H, W, 3]. A stack and an index, so that a loop over
       images copies none of them.
     index: i32[], the image.
-    box: i32[4], pixels of that image, not empty and inside it; 2 * side of
-      the box * side of the output must be below 2^31.
+    box: i32[4], pixels of that image, not empty and inside it. Per axis,
+      2 * (box + TILE) * output must be below 2^31: 16,384 pixels become at
+      most 65,024.
     out_size: i32[2], the height and width of the whole resized box.
     start: i32[2], the (y, x) of the block's first pixel in the resized box.
     block: side of the block in pixels.
@@ -93,18 +94,21 @@ def resample_block(
     def step(i: jax.Array, total: jax.Array) -> jax.Array:
       left, weights = x.weights(i)
       tile = lax.dynamic_slice(
-          originals, (index, top, left, 0), (1, y.tile, x.tile, 3))[0]
+        originals, (index, top, left, 0), (1, y.tile, x.tile, 3)
+      )[0]
       return total + jnp.einsum(
-          'yxc,ox->yco', tile.astype(jnp.float32), weights,
-          precision=_HIGHEST)
+        "yxc,ox->yco", tile.astype(jnp.float32), weights, precision=_HIGHEST
+      )
 
-    return _round8(lax.fori_loop(
-        0, x.num_tiles, step, jnp.zeros((y.tile, 3, block))))
+    return _round8(
+      lax.fori_loop(0, x.num_tiles, step, jnp.zeros((y.tile, 3, block)))
+    )
 
   def step(i: jax.Array, total: jax.Array) -> jax.Array:
     top, weights = y.weights(i)
     return total + jnp.einsum(
-        'oy,ycx->ocx', weights, rows_of_tile(top), precision=_HIGHEST)
+      "oy,ycx->ocx", weights, rows_of_tile(top), precision=_HIGHEST
+    )
 
   pixels = lax.fori_loop(0, y.num_tiles, step, jnp.zeros((block, 3, block)))
   return _round8(pixels).transpose(0, 2, 1)
@@ -141,9 +145,11 @@ class _Axis:
     self._last = jnp.minimum(low + centre[-1] + reach + 1, high)
     self.num_tiles = -((self._first - self._last) // self.tile)
     self._sum = lax.fori_loop(
-        0, self.num_tiles,
-        lambda i, total: total + jnp.sum(self._kernel(i)[1], 1),
-        jnp.zeros(block))
+      0,
+      self.num_tiles,
+      lambda i, total: total + jnp.sum(self._kernel(i)[1], 1),
+      jnp.zeros(block),
+    )
 
   def weights(self, i: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Where tile i begins, i32[], and its weights f32[block, tile].
@@ -164,7 +170,8 @@ class _Axis:
     # Whole numbers up to the division: a float32 that counts thousands of
     # pixels would be off by a thousandth of a pixel, which shows.
     distance = (2 * (pixels - self._low) + 1) * self._out - (
-        (2 * self._outputs + 1) * self._in)[:, None]
+      (2 * self._outputs + 1) * self._in
+    )[:, None]
     kernel = bicubic(distance / (2 * jnp.maximum(self._in, self._out)))
     inside = (pixels >= begin) & (pixels < self._last)
     return place, jnp.where(inside, kernel, 0.0)

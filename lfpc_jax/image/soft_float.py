@@ -63,7 +63,8 @@ def multiply(a: Float64, b: Float64) -> Float64:
     return _half(digits), _where(digits[1] & 1, added, product), guard, sticky
 
   _, product, guard, sticky = _repeat(
-      _BITS, step, ((a.high, a.low), (zero, zero), zero, zero))
+    _BITS, step, ((a.high, a.low), (zero, zero), zero, zero)
+  )
   return _round(product, guard, sticky, a.exponent + b.exponent + _BITS - 1)
 
 
@@ -105,8 +106,7 @@ def sqrt(a: Float64) -> Float64:
     high, low = _double(root)
     return _double(_double(digits)), (high, low | bit), rest
 
-  _, root, rest = _repeat(
-      _BITS + 1, step, (digits, (zero, zero), (zero, zero)))
+  _, root, rest = _repeat(_BITS + 1, step, (digits, (zero, zero), (zero, zero)))
   exponent = (a.exponent - odd - (_BITS + 1)) // 2
   return _round(root, zero, _any(rest), exponent)
 
@@ -129,15 +129,18 @@ def _cut(a: Float64) -> tuple[jax.Array, jax.Array]:
   long = jnp.maximum(shift, 32) - 32
   is_short = shift < 32
   whole = jnp.where(
-      is_short, a.high << (32 - short) | a.low >> short, a.high >> long)
+    is_short, a.high << (32 - short) | a.low >> short, a.high >> long
+  )
   rest = jnp.where(
-      is_short, a.low << (32 - short),
-      a.low | (a.high & ((jnp.uint32(1) << long) - 1)))
+    is_short,
+    a.low << (32 - short),
+    a.low | (a.high & ((jnp.uint32(1) << long) - 1)),
+  )
   return whole.astype(jnp.int32), rest
 
 
 def _round(
-    pair: _Pair, guard: jax.Array, sticky: jax.Array, exponent: jax.Array
+  pair: _Pair, guard: jax.Array, sticky: jax.Array, exponent: jax.Array
 ) -> Float64:
   """Rounds 53 or 54 bits, one guard bit and a sticky rest to 53 bits."""
   long = pair[0] >= 1 << (_BITS - 32)
@@ -147,8 +150,9 @@ def _round(
   up = guard & (sticky | pair[1]) & 1
   high, low = _add(pair, (jnp.zeros_like(up), up))
   carried = high >> (_BITS - 32)  # All ones became 2^53: halve, exactly.
-  return Float64(high >> carried, low, exponent + long + carried.astype(
-      jnp.int32))
+  return Float64(
+    high >> carried, low, exponent + long + carried.astype(jnp.int32)
+  )
 
 
 def _repeat(count: int, step: Callable[..., Any], carry: Any) -> Any:

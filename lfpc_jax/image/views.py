@@ -72,11 +72,11 @@ class View:
 
 
 def choose_grid(
-    height: int,
-    width: int,
-    min_tokens: int,
-    max_tokens: int,
-    cell: int = QWEN.cell,
+  height: int,
+  width: int,
+  min_tokens: int,
+  max_tokens: int,
+  cell: int = QWEN.cell,
 ) -> tuple[int, int]:
   """The (rows, cols) the Qwen processor gives an image: its `smart_resize`.
 
@@ -97,13 +97,15 @@ def choose_grid(
   _check_limits(min_tokens, max_tokens)
   if height < 1 or width < 1:
     raise ValueError(
-        f'an image of {height} x {width} pixels (height x width) has no grid:'
-        ' give each side at least 1 pixel')
+      f"an image of {height} x {width} pixels (height x width) has no grid:"
+      " give each side at least 1 pixel"
+    )
   if max(height, width) > _MAX_ASPECT * min(height, width):
     raise ValueError(
-        f'an image of {height} x {width} pixels (height x width) is thinner'
-        f' than 1 : {_MAX_ASPECT}, which the image processor refuses: leave it'
-        ' out, or crop or pad it')
+      f"an image of {height} x {width} pixels (height x width) is thinner"
+      f" than 1 : {_MAX_ASPECT}, which the image processor refuses: leave it"
+      " out, or crop or pad it"
+    )
   rows, cols = round(height / cell), round(width / cell)
   if rows * cols > max_tokens:
     shrink = math.sqrt(height * width / (max_tokens * cell**2))
@@ -117,7 +119,7 @@ def choose_grid(
 
 
 def choose_grid_traced(
-    size: jax.Array, min_tokens: int, max_tokens: int, cell: int = QWEN.cell
+  size: jax.Array, min_tokens: int, max_tokens: int, cell: int = QWEN.cell
 ) -> jax.Array:
   """`choose_grid` on the device: the same numbers for every size.
 
@@ -142,24 +144,29 @@ def choose_grid_traced(
   shrinks, grows = near_cells > max_tokens, near_cells < min_tokens
   area = jnp.prod(side, -1, keepdims=True)
   limit = jnp.where(shrinks, max_tokens, min_tokens) * cell**2
-  factor = soft_float.sqrt(soft_float.divide(
+  factor = soft_float.sqrt(
+    soft_float.divide(
       soft_float.from_int(jnp.where(shrinks, area, limit)),
-      soft_float.from_int(jnp.where(shrinks, limit, area))))
+      soft_float.from_int(jnp.where(shrinks, limit, area)),
+    )
+  )
   exact, cells = soft_float.from_int(side), soft_float.from_int(cell)
   fewer = soft_float.divide(soft_float.divide(exact, factor), cells)
   more = soft_float.divide(soft_float.multiply(exact, factor), cells)
   grid = jnp.where(
-      shrinks, jnp.maximum(soft_float.floor(fewer), 1),
-      jnp.where(grows, soft_float.ceil(more), near))
+    shrinks,
+    jnp.maximum(soft_float.floor(fewer), 1),
+    jnp.where(grows, soft_float.ceil(more), near),
+  )
   return jnp.where(jnp.all(size > 0, -1, keepdims=True), grid, 0)
 
 
 def render_view(
-    original: jax.Array,
-    box: jax.Array,
-    grid: jax.Array,
-    capacity: int,
-    geometry: ViewGeometry = QWEN,
+  original: jax.Array,
+  box: jax.Array,
+  grid: jax.Array,
+  capacity: int,
+  geometry: ViewGeometry = QWEN,
 ) -> View:
   """Renders one box of one original as a view of `grid` cells.
 
@@ -178,17 +185,22 @@ def render_view(
     A `View` with patches f32[N, 4, 588].
   """
   view = _render(
-      original[None], jnp.zeros(1, jnp.int32), box[None], grid[None],
-      capacity, geometry)
+    original[None],
+    jnp.zeros(1, jnp.int32),
+    box[None],
+    grid[None],
+    capacity,
+    geometry,
+  )
   return jax.tree.map(lambda x: x[0], view)
 
 
 def render_views(
-    originals: jax.Array,
-    boxes: jax.Array,
-    grids: jax.Array,
-    capacity: int,
-    geometry: ViewGeometry = QWEN,
+  originals: jax.Array,
+  boxes: jax.Array,
+  grids: jax.Array,
+  capacity: int,
+  geometry: ViewGeometry = QWEN,
 ) -> View:
   """`render_view` of one box from each of B originals, one after another.
 
@@ -203,16 +215,17 @@ def render_views(
     A `View` with patches f32[B, N, 4, 588].
   """
   return _render(
-      originals, jnp.arange(len(boxes)), boxes, grids, capacity, geometry)
+    originals, jnp.arange(len(boxes)), boxes, grids, capacity, geometry
+  )
 
 
 def render_crops(
-    originals: jax.Array,
-    boxes: jax.Array,
-    grids: jax.Array,
-    valid: jax.Array,
-    capacity: int,
-    geometry: ViewGeometry = QWEN,
+  originals: jax.Array,
+  boxes: jax.Array,
+  grids: jax.Array,
+  valid: jax.Array,
+  capacity: int,
+  geometry: ViewGeometry = QWEN,
 ) -> View:
   """Renders one crop for each of the G rollouts of P prompts.
 
@@ -232,19 +245,25 @@ def render_crops(
   prompts, rollouts = valid.shape
   grids = jnp.where(valid[..., None], grids, 0)
   views = _render(
-      originals, jnp.arange(prompts * rollouts) // rollouts,
-      boxes.reshape(-1, 4), grids.reshape(-1, 2), capacity, geometry)
+    originals,
+    jnp.arange(prompts * rollouts) // rollouts,
+    boxes.reshape(-1, 4),
+    grids.reshape(-1, 2),
+    capacity,
+    geometry,
+  )
   return jax.tree.map(
-      lambda x: x.reshape(prompts, rollouts, *x.shape[1:]), views)
+    lambda x: x.reshape(prompts, rollouts, *x.shape[1:]), views
+  )
 
 
 def _render(
-    originals: jax.Array,
-    index: jax.Array,
-    boxes: jax.Array,
-    grids: jax.Array,
-    capacity: int,
-    geometry: ViewGeometry,
+  originals: jax.Array,
+  index: jax.Array,
+  boxes: jax.Array,
+  grids: jax.Array,
+  capacity: int,
+  geometry: ViewGeometry,
 ) -> View:
   """Renders views [B] of the originals `index` i32[B], one after another.
 
@@ -261,14 +280,18 @@ def _render(
     def add_block(i: jax.Array, patches: jax.Array) -> jax.Array:
       first = jnp.stack([i // blocks_x, i % blocks_x])
       pixels = resample.resample_block(
-          originals, index[b], boxes[b], grids[b] * geometry.cell,
-          first * block, block)
+        originals,
+        index[b],
+        boxes[b],
+        grids[b] * geometry.cell,
+        first * block,
+        block,
+      )
       row = (first[0] * _BLOCK_CELLS + offsets)[:, None]
       col = first[1] * _BLOCK_CELLS + offsets
       inside = (row < rows) & (col < cols)
       slot = jnp.where(inside, row * cols + col, capacity).reshape(-1)
-      return patches.at[b, slot].set(
-          _patchify(pixels, geometry), mode='drop')
+      return patches.at[b, slot].set(_patchify(pixels, geometry), mode="drop")
 
     return lax.fori_loop(0, blocks_y * blocks_x, add_block, patches)
 
@@ -298,5 +321,6 @@ def _round_half_even(number: jax.Array, divisor: int) -> jax.Array:
 def _check_limits(min_tokens: int, max_tokens: int) -> None:
   if not 1 <= min_tokens <= max_tokens:
     raise ValueError(
-        f'min_tokens {min_tokens} and max_tokens {max_tokens} give no grid:'
-        ' choose 1 <= min_tokens <= max_tokens')
+      f"min_tokens {min_tokens} and max_tokens {max_tokens} give no grid:"
+      " choose 1 <= min_tokens <= max_tokens"
+    )

@@ -121,9 +121,7 @@ def _merge(params: Params, x: jax.Array, unit: int) -> jax.Array:
   return dense(params["merger_out"], hidden)
 
 
-def encode_views(
-  config: PolicyConfig, params: Params, view: View
-) -> jax.Array:
+def encode_views(config: PolicyConfig, params: Params, view: View) -> jax.Array:
   """Encodes a batch of views.
 
   Args:

@@ -18,9 +18,8 @@ import numpy as np
 from lfpc_jax.data import prompts
 from lfpc_jax.data.tokenizer import Tokenizer, Verbatim
 from lfpc_jax.image.views import View
-from lfpc_jax.models import decoder
+from lfpc_jax.models import decoder, vision
 from lfpc_jax.models import policy as policy_lib
-from lfpc_jax.models import vision
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.pretraining import pool as pool_lib
@@ -30,6 +29,7 @@ LEVELS = (16, 64, 324)  # visual tokens of the global view
 CROP_TOKENS = (9, 16)
 CROPS = 4  # cached for each sign
 _STYLE = "short"
+_TARGETS = 16  # the policy's own tokens in the longest conversation
 _BINS = 20  # rows and columns that the position heads name
 
 
@@ -52,22 +52,28 @@ class Features:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dialogues:
-  """P scenes with G conversations each, targets next to inputs.
+  """P images with G conversations each.
 
-  tokens, weight: prefix i32[P, S]; suffix i32 and f32[P, G, T]. `weight` of
-    suffix slot t is that of predicting the token in slot t + 1.
+  prefix_tokens, prefix_positions, prefix_visual: i32[P, S], [P, S, 3], [P, S].
+  length: filled prefix slots, i32[P].
+  view: the tower's outputs, [P, N, D].
+  tokens, positions, visual: the suffixes, i32[P, G, T], [.., 3], [P, G, T].
+  target_slot: suffix slots whose next token is the policy's, i32[P, G, 16].
+  weight: of those in the loss, 0 for padding, f32[P, G, 16].
+  crops: the tower's outputs for the crops, [P, G, 16, D].
   """
 
   prefix_tokens: jax.Array
   prefix_positions: jax.Array
   prefix_visual: jax.Array
+  length: jax.Array
   view: jax.Array
   tokens: jax.Array
   positions: jax.Array
   visual: jax.Array
-  crops: jax.Array
+  target_slot: jax.Array
   weight: jax.Array
-  digit_slot: jax.Array
+  crops: jax.Array
 
 
 def compute_features(
@@ -145,18 +151,32 @@ class Writer:
       self.cache[text] = self.tokenizer.encode(text)
     return self.cache[text]
 
-  def prefix(self, level: int, side: int):
-    """Tokens, positions and visual index of system text and image."""
-    a = len(self.head)
-    tokens = self.head + [self.pad] * level + self.close
-    k = np.arange(level)
-    image = np.stack([np.full(level, a), a + k // side, a + k % side], -1)
+  def prefix(self, grid: tuple[int, int], capacity: int):
+    """System text and image, padded to `capacity` visual tokens.
+
+    Returns:
+      tokens, positions, visual index, length, and the next rotary position.
+    """
+    a, number = len(self.head), grid[0] * grid[1]
+    tokens = self.head + [self.pad] * number + self.close
+    k = np.arange(number)
+    image = np.stack(
+      [np.full(number, a), a + k // grid[1], a + k % grid[1]], -1
+    )
     text = np.repeat(np.arange(a)[:, None], 3, 1)
-    end = a + side + np.repeat(np.arange(len(self.close))[:, None], 3, 1)
-    positions = np.concatenate([text, image, end])
+    end = a + max(grid)
+    close = end + np.repeat(np.arange(len(self.close))[:, None], 3, 1)
+    positions = np.concatenate([text, image, close])
     visual = np.full(len(tokens), -1)
-    visual[a : a + level] = k
-    return np.array(tokens), positions, visual, a + side + len(self.close)
+    visual[a : a + number] = k
+    pad = capacity - number
+    return (
+      np.pad(tokens, (0, pad)).astype(np.int32),
+      np.pad(positions, ((0, pad), (0, 0))).astype(np.int32),
+      np.pad(visual, (0, pad), constant_values=-1).astype(np.int32),
+      np.int32(len(tokens)),
+      end + len(self.close),
+    )
 
   def conversation(self, question, call, grid, answer, position):
     """Tokens, positions, visual index, weights and the answer's slot.
@@ -194,80 +214,139 @@ class Writer:
     return tokens, positions + position, index, weight, len(tokens) - 4
 
 
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """What the conversations of a batch have in common.
+
+  Attributes:
+    level: visual tokens of the view; 0 for a crop as the whole image.
+    calls: whether they call the tool.
+    prompts: number of images, P.
+    group: conversations about one image, G.
+    share: of all batches.
+  """
+
+  level: int
+  calls: bool
+  prompts: int
+  group: int
+  share: float
+
+  @property
+  def slots(self) -> int:
+    """Suffix slots that the longest such conversation needs."""
+    return 62 if self.calls else 24
+
+
+KINDS = (
+  Kind(0, False, 48, 2, 0.2),
+  Kind(16, False, 16, 4, 0.05),
+  Kind(16, True, 12, 6, 0.25),
+  Kind(64, False, 12, 8, 0.05),
+  Kind(64, True, 10, 6, 0.05),
+  Kind(324, False, 6, 12, 0.25),
+  Kind(324, True, 5, 8, 0.15),
+)
+"""Short conversations are cheap, so that most answers are read directly."""
+
+
+def _visible(pool, features, m, s, c, partner) -> bool:
+  """Whether a crop shows the digit of sign s, and its partner if asked."""
+  box = features.crop_boxes[m, s, c]
+  parts = [pool.digits[m, s]] + (
+    [pool.signs[m, partner]] if partner >= 0 else []
+  )
+  return all(
+    (part[:2] >= box[:2] - 2).all() and (part[2:] <= box[2:] + 2).all()
+    for part in parts
+  )
+
+
+def _draw(rng, pool, features, m, in_crop):
+  """A sign, one of its crops, and the question's text.
+
+  With `in_crop` the crop is one that shows what the question is about.
+  """
+  count = int((pool.colour[m] >= 0).sum())
+  for _ in range(50):
+    s, c = int(rng.integers(count)), int(rng.integers(CROPS))
+    partner = int(pool.partner[m, s])
+    related = partner >= 0 and rng.random() < 0.5
+    asked = partner if related else -1
+    if not in_crop or _visible(pool, features, m, s, c, asked):
+      break
+  colour = pool_lib.COLOURS[pool.colour[m, partner if related else s]]
+  where = f"the sign next to the {colour}" if related else f"the {colour}"
+  return s, c, f"What digit is on {where} sign?"
+
+
 def make_batch(
   rng: np.random.Generator,
   pool: pool_lib.Pool,
   features: Features,
   writer: Writer,
-  direct: dict[int, float],
-  group: int = 8,
-  slots: int = 64,
+  kinds: tuple[Kind, ...] = KINDS,
 ) -> Dialogues:
-  """Conversations about random scenes at one random level.
+  """Conversations of one random kind about random scenes.
 
   Args:
     rng: source of randomness.
     pool: the scenes.
     features: the tower's outputs for them.
     writer: makes the text.
-    direct: for each level, the share of conversations that answer at once.
-    group: conversations about one scene.
-    slots: suffix slots T.
+    kinds: what to choose from, each a program of its own shapes.
   """
-  level = int(rng.choice(LEVELS, p=(0.45, 0.15, 0.4)))
-  prompts_, side = {16: 18, 64: 16, 324: 10}[level], int(level**0.5)
-  number = len(features.crops)
-  head = writer.prefix(level, side)
-  scale = side * views.CELL / pool.images.shape[1]
-  scenes = rng.integers(number, size=prompts_)
-  shape = (prompts_, group, slots)
-  tokens, index = np.zeros(shape, np.int32), np.full(shape, -1, np.int32)
-  positions = np.zeros((*shape, 3), np.int32)
-  weight = np.zeros(shape, np.float32)
-  crops = np.zeros((*shape[:2], *features.crops.shape[3:]), np.float16)
-  digit_slot = np.zeros(shape[:2], np.int32)
-  for p, m in enumerate(scenes):
-    count = int((pool.colour[m] >= 0).sum())
-    for g in range(group):
-      s, c = int(rng.integers(count)), int(rng.integers(CROPS))
-      partner = int(pool.partner[m, s])
-      related = partner >= 0 and rng.random() < 0.5
-      colour = pool_lib.COLOURS[pool.colour[m, partner if related else s]]
-      where = f"the sign next to the {colour}" if related else f"the {colour}"
-      question = f"What digit is on {where} sign?"
-      call = None
-      if rng.random() >= direct[level]:
-        x1, y1, x2, y2 = features.crop_boxes[m, s, c] * scale
-        call = (int(x1), int(y1), int(np.ceil(x2)), int(np.ceil(y2)))
-      ids, place, visual, w, slot = writer.conversation(
-        question,
-        call,
-        features.crop_grids[m, s, c],
-        pool.digit[m, s],
-        head[3],
-      )
-      n = len(ids)
-      tokens[p, g, :n], positions[p, g, :n] = ids, place
-      index[p, g, :n] = visual
-      weight[p, g, : n - 1] = w[1:]
-      weight[p, g, slot] = 3.0 if call or level > 100 else 0.3
-      digit_slot[p, g] = slot
-      crops[p, g] = features.crops[m, s, c]
-  def repeat(x):
-    return np.repeat(np.asarray(x, np.int32)[None], prompts_, 0)
+  shares = np.array([kind.share for kind in kinds])
+  kind = kinds[rng.choice(len(kinds), p=shares / shares.sum())]
+  rows = []
+  for m in rng.integers(len(features.crops), size=kind.prompts):
+    rows.append(_prompt_row(rng, pool, features, writer, kind, int(m)))
+  return Dialogues(*(np.stack(column) for column in zip(*rows, strict=True)))
 
-  return Dialogues(
-    repeat(head[0]),
-    repeat(head[1]),
-    repeat(head[2]),
-    features.levels[level][scenes],
-    tokens,
-    positions,
-    index,
-    crops,
-    weight,
-    digit_slot,
-  )
+
+def _prompt_row(rng, pool, features, writer, kind: Kind, m: int):
+  """The arrays of one image and its conversations."""
+  size = pool.images.shape[1]
+  if kind.level:
+    side = int(kind.level**0.5)
+    grid, view = (side, side), features.levels[kind.level][m]
+    scale = np.full(4, side * views.CELL / size)
+  else:
+    # A crop is the whole image; all its conversations ask about one sign.
+    first, crop, _ = _draw(rng, pool, features, m, True)
+    grid = tuple(int(v) for v in features.crop_grids[m, first, crop])
+    view = features.crops[m, first, crop]
+  head = writer.prefix(grid, len(view))
+  parts = []
+  for _ in range(kind.group):
+    s, c, question = _draw(rng, pool, features, m, False)
+    while not kind.level and (s, c) != (first, crop):
+      s, c, question = _draw(rng, pool, features, m, True)
+    call = None
+    if kind.calls:
+      x1, y1, x2, y2 = features.crop_boxes[m, s, c] * scale
+      call = (int(x1), int(y1), int(np.ceil(x2)), int(np.ceil(y2)))
+    text = writer.conversation(
+      question, call, features.crop_grids[m, s, c], pool.digit[m, s], head[4]
+    )
+    crop_view = features.crops[m, s, c] if kind.calls else view[:1] * 0
+    parts.append((*_padded(text, kind.slots), crop_view))
+  return (*head[:4], view, *(np.stack(p) for p in zip(*parts, strict=True)))
+
+
+def _padded(text, slots: int):
+  """One conversation in T slots, with the slots that predict its tokens."""
+  ids, place, visual, weight, answer = text
+  n = len(ids)
+  tokens, index = np.zeros(slots, np.int32), np.full(slots, -1, np.int32)
+  positions = np.zeros((slots, 3), np.int32)
+  tokens[:n], positions[:n], index[:n] = ids, place, visual
+  predicted = np.flatnonzero(weight > 0)
+  slot, value = np.zeros(_TARGETS, np.int32), np.zeros(_TARGETS, np.float32)
+  slot[: len(predicted)] = predicted - 1
+  # The answer's digit is what matters, the fixed text around it is easy.
+  value[: len(predicted)] = np.where(predicted - 1 == answer, 3.0, 1.0)
+  return tokens, positions, index, slot, value
 
 
 def init_heads(key: jax.Array, width: int) -> Params:
@@ -276,7 +355,7 @@ def init_heads(key: jax.Array, width: int) -> Params:
   return {"position": jax.random.normal(key, shape) * width**-0.5}
 
 
-def _position_loss(config, trained, x, positions, visual):
+def _position_loss(config, trained, x, batch):
   """After two layers an image token must name its row and its column.
 
   Without it, nothing in the policy ever learns absolute coordinates: rotary
@@ -284,17 +363,18 @@ def _position_loss(config, trained, x, positions, visual):
   """
   policy = trained["policy"]
   shallow = {"layers": jax.tree.map(lambda p: p[:2], policy["layers"])}
-  length = jnp.full(x.shape[0], x.shape[1])
-  hidden, _ = decoder.run_prefix(config, shallow, x, positions, length)
+  positions, visual = batch.prefix_positions, batch.prefix_visual >= 0
+  hidden, _ = decoder.run_prefix(config, shallow, x, positions, batch.length)
   hidden = hidden * jax.lax.rsqrt(jnp.mean(hidden**2, -1, keepdims=True) + 1e-6)
-  start = positions[:, :1, 0] + jnp.argmax(visual >= 0, axis=1)[:, None]
+  first = jnp.argmax(visual, axis=1)
+  start = jnp.take_along_axis(positions[..., 0], first[:, None], axis=1)
   total = 0.0
   for axis in range(2):
     scores = hidden @ trained["heads"]["position"][axis]
     target = jnp.clip(positions[..., axis + 1] - start, 0, _BINS - 1)
     logp = jax.nn.log_softmax(scores)
     picked = jnp.take_along_axis(logp, target[..., None], -1)[..., 0]
-    total -= jnp.sum(picked * (visual >= 0)) / jnp.sum(visual >= 0)
+    total -= jnp.sum(picked * visual) / jnp.sum(visual)
   return total / 2
 
 
@@ -306,33 +386,29 @@ def loss(
   x = policy_lib.embed(
     config, policy, batch.prefix_tokens, batch.prefix_visual, batch.view
   )
-  length = jnp.full(x.shape[0], x.shape[1])
-  cache = decoder.prefill(config, policy, x, batch.prefix_positions, length)
+  cache = decoder.prefill(
+    config, policy, x, batch.prefix_positions, batch.length
+  )
   y = policy_lib.embed(config, policy, batch.tokens, batch.visual, batch.crops)
   slots = jnp.broadcast_to(jnp.arange(y.shape[2]), y.shape[:3])
   hidden, _ = decoder.extend(config, policy, y, batch.positions, slots, cache)
-  targets = jnp.roll(batch.tokens, -1, axis=-1)
+  hidden = jnp.take_along_axis(hidden, batch.target_slot[..., None], axis=2)
+  targets = jnp.take_along_axis(batch.tokens, batch.target_slot + 1, axis=2)
   scores = policy_lib.logits(config, policy, hidden)
   logp = jax.nn.log_softmax(scores)
   picked = jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
   text = -jnp.sum(picked * batch.weight) / jnp.sum(batch.weight)
-  where = _position_loss(
-    config, trained, x, batch.prefix_positions, batch.prefix_visual
-  )
-  slot = batch.digit_slot[..., None]
-  right = jnp.take_along_axis(jnp.argmax(scores, -1) == targets, slot, -1)[..., 0]
-  cropped = jnp.any(batch.visual >= 0, axis=-1)
-  level = batch.view.shape[1]
-
-  def share(mask):
-    # Not a number where nothing counts; the loop's mean leaves it out.
-    return jnp.sum(right & mask) / jnp.sum(mask)
-
-  numbers = (batch.weight == 1.0) & cropped[..., None]
-  return text + 0.3 * where, {
+  where = _position_loss(config, trained, x, batch)
+  digit = batch.weight == 3.0
+  right = jnp.sum((jnp.argmax(scores, -1) == targets) & digit) / jnp.sum(digit)
+  calls = batch.crops.shape[2] > 1
+  form = "crop" if calls else "direct"
+  metrics = {
     "loss": text,
     "where": where,
-    "call": -jnp.sum(picked * numbers) / jnp.sum(numbers),
-    f"direct_{level}": share(~cropped),
-    f"crop_{level}": share(cropped),
+    f"{form}_{batch.view.shape[1]}_{batch.tokens.shape[0]}": right,
   }
+  if calls:
+    others = batch.weight == 1.0
+    metrics["call"] = -jnp.sum(picked * others) / jnp.sum(others)
+  return text + 0.3 * where, metrics

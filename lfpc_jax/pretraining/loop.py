@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 import concurrent.futures
 import functools
 import pathlib
-import pickle
 import time
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lfpc_jax import files
 from lfpc_jax.models.parameters import Params
 
 
@@ -31,6 +31,7 @@ def batches(
   Batch k depends on (seed, k) alone, so a resumed run sees the same data.
   """
   with concurrent.futures.ThreadPoolExecutor(workers) as executor:
+
     def submit(step):
       return executor.submit(make, np.random.default_rng((seed, step)))
 
@@ -52,6 +53,23 @@ def optimiser(peak: float, steps: int, decay: float = 0.01):
   )
 
 
+def _write(path: pathlib.Path, state: Any) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  leaves = jax.device_get(jax.tree.leaves(state))
+  with files.atomic_writer(path) as file:
+    np.savez(file, **{f"{i:05d}": leaf for i, leaf in enumerate(leaves)})
+
+
+def _read(path: pathlib.Path, like: Any) -> Any:
+  with np.load(path, allow_pickle=False) as saved:
+    leaves = [saved[name] for name in sorted(saved.files)]
+  *arrays, step = leaves
+  trained, opt, _ = jax.tree.unflatten(
+    jax.tree.structure(like), [*map(jnp.asarray, arrays), int(step)]
+  )
+  return trained, opt, int(step)
+
+
 def fit(
   loss: Callable,
   trained: Params,
@@ -64,12 +82,14 @@ def fit(
 ) -> Params:
   """Minimises `loss(trained, batch) -> (loss, metrics)`.
 
-  Saves the state every 500 steps under `path` and goes on from there.
+  Saves the state every 500 steps in `path`, an .npz file, and goes on from
+  there.
   """
   tx = optimiser(peak, steps)
-  state = (jax.tree.map(jnp.asarray, trained), tx.init(trained), 0)
+  # A copy: the update donates its arguments.
+  state = (jax.tree.map(jnp.array, trained), tx.init(trained), 0)
   if path.exists():
-    state = pickle.loads(path.read_bytes())
+    state = _read(path, state)
 
   @functools.partial(jax.jit, donate_argnums=(0, 1))
   def update(trained, opt, batch):
@@ -91,6 +111,5 @@ def fit(
       report(step, mean | {"seconds": seconds})
       sums, began = [], time.time()
     if step % 500 == 0 or step == steps:
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_bytes(pickle.dumps(jax.device_get((trained, opt, step))))
+      _write(path, (trained, opt, step))
   return trained

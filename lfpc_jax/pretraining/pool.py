@@ -1,4 +1,4 @@
-"""A pool of scenes, drawn once and kept as arrays, to cut training data from."""
+"""A pool of scenes, drawn once and kept as arrays, to cut views from."""
 
 from __future__ import annotations
 
@@ -104,4 +104,5 @@ def make_pool(
   table = np.load(table_path)
   boxes = np.maximum(table[..., :8], 0).astype(np.float32)
   images = np.load(images_path, mmap_mode="r")
-  return Pool(images, boxes[..., :4], boxes[..., 4:], *np.moveaxis(table[..., 8:], -1, 0))
+  names = np.moveaxis(table[..., 8:], -1, 0)
+  return Pool(images, boxes[..., :4], boxes[..., 4:], *names)

@@ -32,9 +32,7 @@ class Cut:
   box: tuple[int, int, int, int]
 
 
-def fit(
-  grid: tuple[int, int], capacity: int
-) -> tuple[int, int]:
+def fit(grid: tuple[int, int], capacity: int) -> tuple[int, int]:
   """Shortens a grid's longer side until it has at most `capacity` tokens."""
   rows, cols = grid
   if rows * cols <= capacity:

@@ -224,9 +224,9 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
       if (index := _option_with_text(candidate, options, form)) is not None:
         return index
   parts = _LETTER_AND_TEXT.fullmatch(text)
-  if parts and (named := parts[1] or parts[2]):
-    if (index := _letter_index(named, options)) is not None:
-      return index if _text_agrees(parts[4], index, options) else None
+  named = parts and (parts[1] or parts[2])
+  if named and (index := _letter_index(named, options)) is not None:
+    return index if _text_agrees(parts[4], index, options) else None
   index = _option_with_text(text, options, normalise)
   if index is None and parts and parts[3]:
     # "B red" without a delimiter needs the option's own text.

@@ -10,9 +10,7 @@ import numpy as np
 
 from lfpc_jax.data.examples import Example
 from lfpc_jax.image import boxes
-from lfpc_jax.rl import advantages
-from lfpc_jax.rl import answers
-from lfpc_jax.rl import rewards
+from lfpc_jax.rl import advantages, answers, rewards
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.update import UpdateConfig
 from lfpc_jax.rollout.types import Batch, Stop, Trajectory
@@ -59,7 +57,8 @@ def score(
     update: the advantage's form and the masks; static.
     batch: the prompts.
     trajectory: the rollouts.
-    correct, formed: the judge's verdict, bool[P, G].
+    correct: the answer is right, bool[P, G].
+    formed: the format rule holds, bool[P, G].
 
   Returns:
     advantages f32[P, G], the mask of rollouts in the loss bool[P, G], and

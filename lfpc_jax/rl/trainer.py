@@ -13,9 +13,8 @@ import ml_collections
 import optax
 
 from lfpc_jax import agent as agent_lib
-from lfpc_jax import checkpoints
+from lfpc_jax import checkpoints, metrics
 from lfpc_jax import config as config_lib
-from lfpc_jax import metrics
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example

@@ -209,10 +209,10 @@ class Learner:
     self.optimiser = optax.masked(optimiser, self._trained)
 
   def _trained(self, tree: Params) -> Params:
-    return {
-      name: jax.tree.map(lambda _: name not in self.frozen, part)
-      for name, part in tree.items()
-    }
+    def mark(part, trained):
+      return jax.tree.map(lambda _: trained, part)
+
+    return {k: mark(part, k not in self.frozen) for k, part in tree.items()}
 
   def init(self, params: Params, seed: int) -> TrainState:
     """The state before the first step."""
@@ -309,10 +309,8 @@ class Learner:
     for number in range(self.config.updates_per_step):
       grads, metrics = self._gradients(params, lesson, reference)
       change, opt_state = self.optimiser.update(grads, opt_state, params)
-      change = {
-        name: jax.tree.map(jnp.zeros_like, part) if name in self.frozen else part
-        for name, part in change.items()
-      }
+      # Frozen parts pass through the masked optimiser unchanged: their
+      # "updates" are the gradients, which are zero.
       params = optax.apply_updates(params, change)
       if number == 0:
         first = metrics | {"gradient_norm": optax.global_norm(grads)}

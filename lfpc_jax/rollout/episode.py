@@ -19,17 +19,12 @@ import jax.numpy as jnp
 
 from lfpc_jax.image import views
 from lfpc_jax.image.views import View
-from lfpc_jax.models import decoder
-from lfpc_jax.models import policy
-from lfpc_jax.models import vision
+from lfpc_jax.models import decoder, policy, vision
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rollout import observation
-from lfpc_jax.rollout import probes
-from lfpc_jax.rollout import sampling
+from lfpc_jax.rollout import observation, probes, sampling
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.types import (
-  CROPPED,
   NO_CALL,
   Batch,
   EpisodeConfig,
@@ -95,7 +90,9 @@ def encode_crops(
     config: the policy.
     params: its parameters.
     originals: u8[P, Ho, Wo, 3].
-    boxes: i32[P, G, 4]; grids: i32[P, G, 2]; valid: bool[P, G].
+    boxes: in original pixels, i32[P, G, 4].
+    grids: (rows, cols) of the crops, i32[P, G, 2].
+    valid: which rollouts crop, bool[P, G].
     capacity: visual tokens of the largest crop, N.
     change: applied to the rendered crops [P, G], for probes.
 
@@ -250,18 +247,13 @@ class Rollout:
     state = dataclasses.replace(
       state, trajectory=trajectory, done=~goes_on, turn=state.turn + 1
     )
+
     def observe(state):
       features = self._crop_features(
         params, batch, shown, goes_on & call.good, probe, state
       )
-      state = self._observe(
-        params, texts, prefix, shown, features, goes_on, state
-      )
-      boxes = jnp.where(goes_on & call.good, trajectory.crops, self.config.max_crops)
-      # The policy's own box is kept, whatever was shown.
-      kept = _put(state.trajectory.boxes, boxes, call.box)
-      return dataclasses.replace(
-        state, trajectory=dataclasses.replace(state.trajectory, boxes=kept)
+      return self._observe(
+        params, texts, prefix, call.box, shown, features, goes_on, state
       )
 
     return jax.lax.cond(jnp.any(goes_on), observe, lambda s: s, state)
@@ -342,9 +334,12 @@ class Rollout:
     return carry[0], carry[2]
 
   def _observe(
-    self, params, texts, prefix, call, features, goes_on, state: _State
+    self, params, texts, prefix, box, call, features, goes_on, state: _State
   ) -> _State:
-    """Writes and prefills the observations of the rows that go on."""
+    """Writes and prefills the observations of the rows that go on.
+
+    `box` is the policy's own, which is kept; `call` is what it is shown.
+    """
     old, slots = state.trajectory, self.config.slots
     capacity = self.config.crop_max_tokens
     tokens, visual, positions, after = observation.compose(
@@ -362,7 +357,7 @@ class Rollout:
       positions=old.positions.at[place].set(positions, mode="drop"),
       visual_index=old.visual_index.at[place].set(index, mode="drop"),
       length=jnp.where(goes_on, old.length + call.length, old.length),
-      boxes=_put(old.boxes, crop, call.box),
+      boxes=_put(old.boxes, crop, box),
       boxes_shown=_put(old.boxes_shown, crop, call.box_shown),
       grids=_put(old.grids, crop, call.grid),
       crops=old.crops + cropped,

@@ -7,8 +7,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lfpc_jax.image import boxes
-from lfpc_jax.image import views
+from lfpc_jax.image import boxes, views
 from lfpc_jax.models import rotary
 from lfpc_jax.rollout import tool_call
 from lfpc_jax.rollout.types import EpisodeConfig
@@ -110,8 +109,10 @@ def read(
     config: limits.
     texts: what the environment writes.
     tokens: i32[P, G, T].
-    start, end: i32[P, G].
-    shown_size, original_size: (height, width), i32[P, 1, 2].
+    start: first slot of the turn, i32[P, G].
+    end: one after its last slot, i32[P, G].
+    shown_size: (height, width) of the global view, i32[P, 1, 2].
+    original_size: (height, width) of the original, i32[P, 1, 2].
     crops_left: i32[P, G].
   """
   status, shown = tool_call.read_call(

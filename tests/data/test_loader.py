@@ -17,19 +17,19 @@ def _row(index, image_bytes=None):
   if image_bytes is None:
     file = io.BytesIO()
     pixels = np.full((4, 6, 3), index, np.uint8)
-    Image.fromarray(pixels).save(file, 'PNG')
+    Image.fromarray(pixels).save(file, "PNG")
     image_bytes = file.getvalue()
   return {
-      'id': b'row-%d' % index,
-      'image': image_bytes,
-      'question': b'?',
-      'answer': str(index).encode(),
-      'category': b'any',
+    "id": b"row-%d" % index,
+    "image": image_bytes,
+    "question": b"?",
+    "answer": str(index).encode(),
+    "category": b"any",
   }
 
 
 def _source(number=10):
-  return loader.PromptSource([_row(index) for index in range(number)], 'rows')
+  return loader.PromptSource([_row(index) for index in range(number)], "rows")
 
 
 def _sampler(**changes):
@@ -38,40 +38,40 @@ def _sampler(**changes):
 
 
 def test_an_example_is_decoded_and_complete():
-  rows = [{**_row(7), 'options': [b'A', b'B'], 'boxes': [[1, 2, 3, 4]]}]
-  example = loader.PromptSource(rows, 'rows')[0]
+  rows = [{**_row(7), "options": [b"A", b"B"], "boxes": [[1, 2, 3, 4]]}]
+  example = loader.PromptSource(rows, "rows")[0]
   np.testing.assert_array_equal(example.image, np.full((4, 6, 3), 7))
   assert example.image.dtype == np.uint8
-  assert (example.id, example.answer, example.source) == ('row-7', '7', 'rows')
-  assert example.options == ('A', 'B')
+  assert (example.id, example.answer, example.source) == ("row-7", "7", "rows")
+  assert example.options == ("A", "B")
   np.testing.assert_array_equal(example.boxes, [[1, 2, 3, 4]])
   assert _source()[0].boxes.shape == (0, 4)
 
 
-@pytest.mark.parametrize('index', [-1, 10])
+@pytest.mark.parametrize("index", [-1, 10])
 def test_an_index_out_of_range_is_refused(index):
-  with pytest.raises(IndexError, match=f'Example {index} of .* has 10'):
+  with pytest.raises(IndexError, match=f"Example {index} of .* has 10"):
     _ = _source()[index]
 
 
 def test_a_broken_image_is_named():
-  source = loader.PromptSource([_row(3, b'no image')], 'rows')
+  source = loader.PromptSource([_row(3, b"no image")], "rows")
   with pytest.raises(errors.UserError, match="'row-3' of 'rows'"):
     _ = source[0]
 
 
 def test_a_cut_off_image_is_named():
   row = _row(3)
-  row['image'] = row['image'][:-30]
-  with pytest.raises(errors.UserError, match='row-3'):
-    _ = loader.PromptSource([row], 'rows')[0]
+  row["image"] = row["image"][:-30]
+  with pytest.raises(errors.UserError, match="row-3"):
+    _ = loader.PromptSource([row], "rows")[0]
 
 
 def test_every_epoch_is_another_permutation():
   sampler = _sampler(batch_size=5)
   epochs = [
-      np.concatenate([sampler(2 * epoch), sampler(2 * epoch + 1)])
-      for epoch in range(6)
+    np.concatenate([sampler(2 * epoch), sampler(2 * epoch + 1)])
+    for epoch in range(6)
   ]
   for epoch in epochs:
     assert sorted(epoch) == list(range(10))
@@ -81,7 +81,7 @@ def test_every_epoch_is_another_permutation():
 def test_batches_across_epochs_neither_skip_nor_repeat():
   # 10 steps of 4 are exactly four epochs of 10.
   counts = collections.Counter(
-      int(i) for step in range(10) for i in _sampler()(step)
+    int(i) for step in range(10) for i in _sampler()(step)
   )
   assert set(counts.values()) == {4} and len(counts) == 10
 
@@ -102,12 +102,12 @@ def test_the_step_is_the_whole_state():
   assert not np.array_equal(_sampler(seed=1)(17), fresh[0])
 
 
-@pytest.mark.parametrize('count', [2, 4])
+@pytest.mark.parametrize("count", [2, 4])
 def test_processes_share_out_the_batch_of_one_process(count):
   for step in range(7):
     parts = [
-        _sampler(process_index=index, process_count=count)(step)
-        for index in range(count)
+      _sampler(process_index=index, process_count=count)(step)
+      for index in range(count)
     ]
     np.testing.assert_array_equal(np.concatenate(parts), _sampler()(step))
 
@@ -119,17 +119,17 @@ def test_evaluation_sees_all_examples_in_order():
 
 
 def test_impossible_samplers_are_refused():
-  with pytest.raises(errors.UserError, match='batch_size = 4 .* 3 processes'):
+  with pytest.raises(errors.UserError, match="batch_size = 4 .* 3 processes"):
     _sampler(process_count=3)
-  with pytest.raises(errors.UserError, match='Process 2 of 2'):
+  with pytest.raises(errors.UserError, match="Process 2 of 2"):
     _sampler(process_count=2, process_index=2)
-  with pytest.raises(errors.UserError, match='from 0 examples'):
+  with pytest.raises(errors.UserError, match="from 0 examples"):
     _sampler(num_examples=0)
 
 
 def test_batches_come_in_order_from_the_first_step_on():
   with loader.BatchLoader(
-      _source(), _sampler(), first_step=5, num_steps=4, workers=3
+    _source(), _sampler(), first_step=5, num_steps=4, workers=3
   ) as batches:
     seen = [(step, [int(e.answer) for e in batch]) for step, batch in batches]
   assert seen == [(step, _sampler()(step).tolist()) for step in (5, 6, 7, 8)]
@@ -140,10 +140,10 @@ def test_transform_runs_in_the_thread():
     return len(batch), threading.current_thread().name
 
   with loader.BatchLoader(
-      _source(), _sampler(), num_steps=1, transform=transform
+    _source(), _sampler(), num_steps=1, transform=transform
   ) as batches:
-    (_, (number, name)), = batches
-  assert number == 4 and name.startswith('batches')
+    ((_, (number, name)),) = batches
+  assert number == 4 and name.startswith("batches")
 
 
 class _Breaks:
@@ -151,7 +151,7 @@ class _Breaks:
 
   def __getitem__(self, index):
     if index == 3:
-      raise OSError('disk on fire')
+      raise OSError("disk on fire")
     return index
 
 
@@ -160,7 +160,7 @@ def test_an_error_comes_in_its_place_and_stays():
   with loader.BatchLoader(_Breaks(), sampler, depth=4) as batches:
     assert [next(batches)[1] for _ in range(3)] == [[0], [1], [2]]
     for _ in range(2):
-      with pytest.raises(OSError, match='disk on fire'):
+      with pytest.raises(OSError, match="disk on fire"):
         next(batches)
   assert not _threads()
 
@@ -172,12 +172,13 @@ def test_closing_ends_the_threads_and_may_be_repeated():
   batches.close()
   batches.close()
   assert not _threads()
-  with pytest.raises(ValueError, match='closed'):
+  with pytest.raises(ValueError, match="closed"):
     next(batches)
 
 
 def test_decoding_runs_ahead_but_not_without_bound():
   seen = []
+
   def sampler(step):
     seen.append(step)
     return np.array([0])
@@ -196,4 +197,4 @@ def test_decoding_runs_ahead_but_not_without_bound():
 
 
 def _threads():
-  return [t for t in threading.enumerate() if t.name.startswith('batches')]
+  return [t for t in threading.enumerate() if t.name.startswith("batches")]

@@ -23,7 +23,8 @@ def exact_original(box, shown, original):
   """Outward rounding with rational numbers; sizes are (height, width)."""
   edges = []
   for axis, (value, round_out) in enumerate(
-      zip(box, (math.floor, math.floor, math.ceil, math.ceil))):
+    zip(box, (math.floor, math.floor, math.ceil, math.ceil))
+  ):
     side, target = shown[1 - axis % 2], original[1 - axis % 2]
     clamped = min(max(Fraction(float(value)), Fraction(0)), Fraction(side))
     edges.append(round_out(clamped * target / side))
@@ -36,9 +37,15 @@ def random_boxes(rng, shown):
   value = rng.uniform(-0.05, 1.05, (count, 4)) * shown[:, [1, 0, 1, 0]]
   kind = rng.integers(0, 6, (count, 4))
   value = np.select(
-      [kind == 0, kind == 1, kind == 2, kind == 3],
-      [np.round(value), np.round(value, 1), np.round(value, 3),
-       10.0 ** rng.uniform(-20, 2, (count, 4))], value)
+    [kind == 0, kind == 1, kind == 2, kind == 3],
+    [
+      np.round(value),
+      np.round(value, 1),
+      np.round(value, 3),
+      10.0 ** rng.uniform(-20, 2, (count, 4)),
+    ],
+    value,
+  )
   return value.astype(np.float32)
 
 
@@ -48,8 +55,9 @@ def test_shown_to_original_is_exact_for_float32_coordinates():
   original = rng.integers(1, 16385, (20_000, 2)).astype(np.int32)
   box = random_boxes(rng, shown)
   got = shown_to_original(box, shown, original)
-  want = [exact_original(*row) for row in zip(box, shown.tolist(),
-                                              original.tolist())]
+  want = [
+    exact_original(*row) for row in zip(box, shown.tolist(), original.tolist())
+  ]
   np.testing.assert_array_equal(got, want)
 
 
@@ -57,16 +65,20 @@ def test_shown_to_original_is_exact_on_whole_multiples():
   """A box on cell borders must gain no pixel, and at 32,768 must not wrap."""
   rng = np.random.default_rng(1)
   shown = 28 * rng.integers(1, 600, (2_000, 2)).astype(np.int32)
-  original = np.minimum(
-      shown * rng.integers(1, 40, (2_000, 1)), 32_768).astype(np.int32)
+  original = np.minimum(shown * rng.integers(1, 40, (2_000, 1)), 32_768).astype(
+    np.int32
+  )
   box = (28 * rng.integers(0, 600, (2_000, 4))).astype(np.float32)
   got = shown_to_original(box, shown, original)
-  want = [exact_original(*row) for row in zip(box, shown.tolist(),
-                                              original.tolist())]
+  want = [
+    exact_original(*row) for row in zip(box, shown.tolist(), original.tolist())
+  ]
   np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize('box, original, want', [
+@pytest.mark.parametrize(
+  "box, original, want",
+  [
     # The image is shown as 280 x 560 (height x width).
     ([0, 0, 560, 280], (280, 560), [0, 0, 560, 280]),
     ([0, 0, 560, 280], (2800, 5600), [0, 0, 5600, 2800]),
@@ -74,52 +86,54 @@ def test_shown_to_original_is_exact_on_whole_multiples():
     ([10.05, 20, 30.05, 40], (2800, 5600), [100, 200, 301, 400]),
     ([10.1, 20.1, 30.1, 40.1], (140, 280), [5, 10, 16, 21]),
     ([-7, -7, 1000, 1000], (300, 700), [0, 0, 700, 300]),
-])
+  ],
+)
 def test_shown_to_original_by_hand(box, original, want):
   got = shown_to_original(
-      jnp.array(box, jnp.float32), jnp.array([280, 560]), jnp.array(original))
+    jnp.array(box, jnp.float32), jnp.array([280, 560]), jnp.array(original)
+  )
   assert got.tolist() == want
 
 
-NAN, INF = float('nan'), float('inf')
+NAN, INF = float("nan"), float("inf")
 PLACED = [
-    # Shown as 280 x 560, original 560 x 1120 (height x width).
-    ('plain', [10, 20, 110, 120], [20, 40, 220, 240], BoxStatus.VALID),
-    ('outward', [10.3, 20.3, 110.3, 120.3], [20, 40, 221, 241],
-     BoxStatus.VALID),
-    ('clamped', [-50, -50, 50, 50], [0, 0, 100, 100], BoxStatus.VALID),
-    ('whole', [-1e30, -1e30, 1e30, 1e30], [0, 0, 1120, 560],
-     BoxStatus.VALID),
-    # 20 x 20 original pixels around (110, 110) become 28 x 28.
-    ('grown', [50, 50, 60, 60], [96, 96, 124, 124], BoxStatus.VALID),
-    # 2 pixels in the corner grow, and shift back inside the image.
-    ('corner', [559, 279, 560, 280], [1092, 532, 1120, 560],
-     BoxStatus.VALID),
-    ('origin', [0, 0, 1, 1], [0, 0, 28, 28], BoxStatus.VALID),
-    # One pixel high, 1120 wide: grown to 28, it is 40 to 1.
-    ('line', [0, 100, 560, 100.5], [0, 186, 1120, 214], BoxStatus.VALID),
-    ('nan', [NAN, 0, 10, 10], [0, 0, 0, 0], BoxStatus.NOT_FINITE),
-    ('infinite', [0, 0, INF, 10], [0, 0, 0, 0], BoxStatus.NOT_FINITE),
-    ('swapped', [50, 50, 40, 60], [0, 0, 0, 0], BoxStatus.EMPTY),
-    ('point', [50, 50, 50, 60], [0, 0, 0, 0], BoxStatus.EMPTY),
-    ('outside', [600, 10, 700, 60], [0, 0, 0, 0], BoxStatus.EMPTY),
-    ('above', [10, -60, 50, -10], [0, 0, 0, 0], BoxStatus.EMPTY),
+  # Shown as 280 x 560, original 560 x 1120 (height x width).
+  ("plain", [10, 20, 110, 120], [20, 40, 220, 240], BoxStatus.VALID),
+  ("outward", [10.3, 20.3, 110.3, 120.3], [20, 40, 221, 241], BoxStatus.VALID),
+  ("clamped", [-50, -50, 50, 50], [0, 0, 100, 100], BoxStatus.VALID),
+  ("whole", [-1e30, -1e30, 1e30, 1e30], [0, 0, 1120, 560], BoxStatus.VALID),
+  # 20 x 20 original pixels around (110, 110) become 28 x 28.
+  ("grown", [50, 50, 60, 60], [96, 96, 124, 124], BoxStatus.VALID),
+  # 2 pixels in the corner grow, and shift back inside the image.
+  ("corner", [559, 279, 560, 280], [1092, 532, 1120, 560], BoxStatus.VALID),
+  ("origin", [0, 0, 1, 1], [0, 0, 28, 28], BoxStatus.VALID),
+  # One pixel high, 1120 wide: grown to 28, it is 40 to 1.
+  ("line", [0, 100, 560, 100.5], [0, 186, 1120, 214], BoxStatus.VALID),
+  ("nan", [NAN, 0, 10, 10], [0, 0, 0, 0], BoxStatus.NOT_FINITE),
+  ("infinite", [0, 0, INF, 10], [0, 0, 0, 0], BoxStatus.NOT_FINITE),
+  ("swapped", [50, 50, 40, 60], [0, 0, 0, 0], BoxStatus.EMPTY),
+  ("point", [50, 50, 50, 60], [0, 0, 0, 0], BoxStatus.EMPTY),
+  ("outside", [600, 10, 700, 60], [0, 0, 0, 0], BoxStatus.EMPTY),
+  ("above", [10, -60, 50, -10], [0, 0, 0, 0], BoxStatus.EMPTY),
 ]
 
 
 @pytest.mark.parametrize(
-    'box, want, status', [row[1:] for row in PLACED],
-    ids=[row[0] for row in PLACED])
+  "box, want, status",
+  [row[1:] for row in PLACED],
+  ids=[row[0] for row in PLACED],
+)
 def test_place_box_by_hand(box, want, status):
   got, got_status = place_box(
-      jnp.array(box, jnp.float32), jnp.array([280, 560]),
-      jnp.array([560, 1120]))
+    jnp.array(box, jnp.float32), jnp.array([280, 560]), jnp.array([560, 1120])
+  )
   assert BoxStatus(int(got_status)) == status
   assert got.tolist() == want
 
 
-@pytest.mark.parametrize('width, status', [
-    (2800, BoxStatus.VALID), (2801, BoxStatus.TOO_THIN)])
+@pytest.mark.parametrize(
+  "width, status", [(2800, BoxStatus.VALID), (2801, BoxStatus.TOO_THIN)]
+)
 def test_place_box_refuses_more_than_100_to_1_after_growing(width, status):
   size = jnp.array([100, 4000])
   box = jnp.array([0, 50, width, 51], jnp.float32)
@@ -181,16 +195,19 @@ def test_iou_against_counted_pixels():
   grid_y, grid_x = np.mgrid[:20, :20]
 
   def mask(box):
-    return ((grid_x >= box[0]) & (grid_x < box[2])
-            & (grid_y >= box[1]) & (grid_y < box[3]))
+    return (
+      (grid_x >= box[0])
+      & (grid_x < box[2])
+      & (grid_y >= box[1])
+      & (grid_y < box[3])
+    )
 
   def counted(a, b):
     union = (mask(a) | mask(b)).sum()
     return (mask(a) & mask(b)).sum() / union if union else 0.0
 
   want = [counted(a, b) for a, b in pairs]
-  np.testing.assert_allclose(
-      iou(pairs[:, 0], pairs[:, 1]), want, atol=1e-6)
+  np.testing.assert_allclose(iou(pairs[:, 0], pairs[:, 1]), want, atol=1e-6)
 
 
 def test_l1_distance_divides_x_by_the_width_and_y_by_the_height():

@@ -36,7 +36,9 @@ def difference(image, box, out_size):
   return np.abs(np.asarray(got) - pillow(image, box, out_size))
 
 
-@pytest.mark.parametrize('image_size, box, out_size', [
+@pytest.mark.parametrize(
+  "image_size, box, out_size",
+  [
     ((90, 120), (13, 7, 101, 83), (112, 140)),  # up
     ((90, 120), (0, 0, 120, 90), (90, 120)),  # unchanged
     ((400, 500), (3, 5, 490, 399), (56, 84)),  # down over several tiles
@@ -47,10 +49,13 @@ def difference(image, box, out_size):
     ((60, 60), (59, 59, 60, 60), (56, 56)),  # one pixel
     ((60, 60), (20, 30, 22, 33), (113, 225)),  # more than one block
     ((1, 1), (0, 0, 1, 1), (56, 56)),
-], ids=str)
+  ],
+  ids=str,
+)
 def test_equals_pillow_up_to_one_level(image_size, box, out_size):
   levels = difference(
-      noise(np.random.default_rng(0), *image_size), box, out_size)
+    noise(np.random.default_rng(0), *image_size), box, out_size
+  )
   assert levels.max() <= 1
   assert (levels > 0).mean() < 5e-4
 
@@ -61,8 +66,9 @@ def test_equals_pillow_for_any_boxes_with_one_program():
   different, pixels, before = 0.0, 0, crop_and_resize._cache_size()
   for _ in range(60):
     corner = [rng.integers(0, side - 1) for side in (900, 700)]
-    end = [rng.integers(low + 1, side + 1)
-           for low, side in zip(corner, (900, 700))]
+    end = [
+      rng.integers(low + 1, side + 1) for low, side in zip(corner, (900, 700))
+    ]
     levels = difference(image, (*corner, *end), (140, 120))
     assert levels.max() <= 1, (corner, end)
     different, pixels = different + (levels > 0).sum(), pixels + levels.size
@@ -99,8 +105,9 @@ def test_a_crop_knows_nothing_outside_its_box():
   other = noise(rng, 200, 200)
   other[60:110, 50:130] = image[60:110, 50:130]
   np.testing.assert_array_equal(
-      crop_and_resize(image, box, (84, 112)),
-      crop_and_resize(other, box, (84, 112)))
+    crop_and_resize(image, box, (84, 112)),
+    crop_and_resize(other, box, (84, 112)),
+  )
 
 
 def test_a_constant_image_stays_constant():

@@ -23,7 +23,8 @@ ONE_LEVEL = 1 / 255 / min(views.QWEN.std) + 1e-5
 
 def published_grid(height, width, min_tokens, max_tokens):
   shown = smart_resize(
-      height, width, CELL, min_tokens * CELL**2, max_tokens * CELL**2)
+    height, width, CELL, min_tokens * CELL**2, max_tokens * CELL**2
+  )
   return tuple(side // CELL for side in shown)
 
 
@@ -38,8 +39,9 @@ def published_patches(image, grid):
   image = Image.fromarray(image)
   image = image.resize((width, image.height), Image.Resampling.BICUBIC)
   image = image.resize((width, height), Image.Resampling.BICUBIC)
-  patches = processor(
-      image, do_resize=False, return_tensors='np')['pixel_values']
+  patches = processor(image, do_resize=False, return_tensors="np")[
+    "pixel_values"
+  ]
   patches = patches.reshape(len(patches), 3, 2, -1)
   np.testing.assert_array_equal(patches[:, :, 0], patches[:, :, 1])
   return patches[:, :, 0].reshape(len(patches) // 4, 4, -1)
@@ -70,29 +72,41 @@ def random_sizes(rng, count):
 LIMITS = [(4, 16), (4, 1024), (4, 16_384), (16, 16), (256, 1280), (4, 5)]
 
 
-@pytest.mark.parametrize('min_tokens, max_tokens', LIMITS)
+@pytest.mark.parametrize("min_tokens, max_tokens", LIMITS)
 def test_grid_is_the_processors(min_tokens, max_tokens):
   rng = np.random.default_rng(0)
   sizes = random_sizes(rng, 3000).tolist() + [
-      [1, 1], [1, 200], [200, 1], [14, 42], [42, 14], [8192, 8192]]
+    [1, 1],
+    [1, 200],
+    [200, 1],
+    [14, 42],
+    [42, 14],
+    [8192, 8192],
+  ]
   for height, width in sizes:
     got = views.choose_grid(height, width, min_tokens, max_tokens)
     assert got == published_grid(height, width, min_tokens, max_tokens)
 
 
-@pytest.mark.parametrize('min_tokens, max_tokens', LIMITS)
+@pytest.mark.parametrize("min_tokens, max_tokens", LIMITS)
 def test_grid_on_the_device_is_the_processors(min_tokens, max_tokens):
   """Squares and 1 : 4 have whole results, which only float64's error moves."""
   rng = np.random.default_rng(1)
   side = np.arange(1, 8193)
-  sizes = np.concatenate([
-      np.stack([side, side], 1), np.stack([side[:2048], 4 * side[:2048]], 1),
+  sizes = np.concatenate(
+    [
+      np.stack([side, side], 1),
+      np.stack([side[:2048], 4 * side[:2048]], 1),
       np.stack([9 * side[:910], side[:910]], 1),
-      rng.integers(1, 200, (4000, 2)), random_sizes(rng, 8000)])
+      rng.integers(1, 200, (4000, 2)),
+      random_sizes(rng, 8000),
+    ]
+  )
   sizes = sizes[sizes.max(1) <= 200 * sizes.min(1)].astype(np.int32)
   got = np.asarray(choose_grid_traced(sizes, min_tokens, max_tokens))
-  want = [published_grid(*size, min_tokens, max_tokens)
-          for size in sizes.tolist()]
+  want = [
+    published_grid(*size, min_tokens, max_tokens) for size in sizes.tolist()
+  ]
   np.testing.assert_array_equal(got, want)
 
 
@@ -109,14 +123,17 @@ def test_grid_of_an_empty_size_is_empty_on_the_device():
   assert got.tolist() == [[0, 0], [0, 0], [0, 0], [2, 3]]
 
 
-@pytest.mark.parametrize('size, limits, message', [
-    ((0, 10), (4, 16), '0 x 10 pixels'),
-    ((10, -1), (4, 16), '10 x -1 pixels'),
-    ((1, 201), (4, 16), '1 x 201 pixels'),
-    ((4020, 20), (4, 16), 'thinner than 1 : 200'),
-    ((50, 50), (0, 16), 'min_tokens 0'),
-    ((50, 50), (17, 16), 'max_tokens 16'),
-])
+@pytest.mark.parametrize(
+  "size, limits, message",
+  [
+    ((0, 10), (4, 16), "0 x 10 pixels"),
+    ((10, -1), (4, 16), "10 x -1 pixels"),
+    ((1, 201), (4, 16), "1 x 201 pixels"),
+    ((4020, 20), (4, 16), "thinner than 1 : 200"),
+    ((50, 50), (0, 16), "min_tokens 0"),
+    ((50, 50), (17, 16), "max_tokens 16"),
+  ],
+)
 def test_choose_grid_refuses(size, limits, message):
   with pytest.raises(ValueError, match=message):
     views.choose_grid(*size, *limits)
@@ -132,8 +149,12 @@ def test_soft_float_is_float64():
     a, b = soft_float.from_int(a), soft_float.from_int(b)
     quotient = soft_float.divide(a, b)
     root = soft_float.sqrt(quotient)
-    return quotient, root, soft_float.multiply(a, root), soft_float.multiply(
-        root, quotient)
+    return (
+      quotient,
+      root,
+      soft_float.multiply(a, root),
+      soft_float.multiply(root, quotient),
+    )
 
   quotient = a.astype(np.float64) / b
   root = np.sqrt(quotient)
@@ -142,10 +163,14 @@ def test_soft_float_is_float64():
     number = np.uint64(1 << 32) * np.asarray(got.high) + np.asarray(got.low)
     assert (number >> np.uint64(52) == 1).all()
     np.testing.assert_array_equal(
-        np.ldexp(number.astype(np.float64), np.asarray(got.exponent)), value)
-  got = jax.jit(lambda a, b: [f(soft_float.divide(
-      soft_float.from_int(a), soft_float.from_int(b)))
-      for f in (soft_float.floor, soft_float.ceil)])(a, b)
+      np.ldexp(number.astype(np.float64), np.asarray(got.exponent)), value
+    )
+  got = jax.jit(
+    lambda a, b: [
+      f(soft_float.divide(soft_float.from_int(a), soft_float.from_int(b)))
+      for f in (soft_float.floor, soft_float.ceil)
+    ]
+  )(a, b)
   np.testing.assert_array_equal(got[0], a // b)
   np.testing.assert_array_equal(got[1], -(-a.astype(np.int64) // b))
 
@@ -162,8 +187,11 @@ def compare_with_processor(count, largest, capacity, seed):
   for height, width in [[1, 1], [1, 150], [150, 1], *sizes]:
     grid = published_grid(height, width, 4, capacity)
     view = render_view(
-        original, np.array([0, 0, width, height], np.int32),
-        np.array(grid, np.int32), capacity)
+      original,
+      np.array([0, 0, width, height], np.int32),
+      np.array(grid, np.int32),
+      capacity,
+    )
     shares.append(check_patches(view, canvas[:height, :width], capacity))
   assert np.mean(shares) < 1e-3
   assert render_view._cache_size() == before + 1
@@ -183,14 +211,14 @@ def test_whole_processor_agrees_where_it_resizes_the_width_first():
   rng = np.random.default_rng(5)
   image = rng.integers(0, 256, (300, 410, 3), np.uint8)
   wide = type(processor)(min_pixels=4 * CELL**2, max_pixels=40 * CELL**2)
-  want = wide(Image.fromarray(image), return_tensors='np')
+  want = wide(Image.fromarray(image), return_tensors="np")
   grid = views.choose_grid(300, 410, 4, 40)
-  assert (2 * np.array(grid)).tolist() == want['image_grid_thw'][0, 1:].tolist()
+  assert (2 * np.array(grid)).tolist() == want["image_grid_thw"][0, 1:].tolist()
   view = render_view(
-      image, np.array([0, 0, 410, 300], np.int32),
-      np.array(grid, np.int32), 40)
-  patches = want['pixel_values'].reshape(-1, 4, 3, 2, 196)[:, :, :, 0]
-  got = np.asarray(view.patches)[:len(patches)]
+    image, np.array([0, 0, 410, 300], np.int32), np.array(grid, np.int32), 40
+  )
+  patches = want["pixel_values"].reshape(-1, 4, 3, 2, 196)[:, :, :, 0]
+  got = np.asarray(view.patches)[: len(patches)]
   assert np.abs(got - patches.reshape(-1, 4, 588)).max() <= ONE_LEVEL
 
 
@@ -202,8 +230,11 @@ def test_slots_and_patches_are_in_the_processors_order():
   picture[..., 1] = np.arange(84) // 14
   picture[..., 2] = np.arange(56)[:, None] % 14 * 14 + np.arange(84) % 14
   view = render_view(
-      picture, np.array([0, 0, 84, 56], np.int32),
-      np.array([rows, cols], np.int32), 8)
+    picture,
+    np.array([0, 0, 84, 56], np.int32),
+    np.array([rows, cols], np.int32),
+    8,
+  )
   patches = np.asarray(view.patches).reshape(8, 4, 3, 14, 14)
   levels = patches.transpose(0, 1, 3, 4, 2) * views.QWEN.std + views.QWEN.mean
   levels = np.round(levels * 255)
@@ -213,7 +244,8 @@ def test_slots_and_patches_are_in_the_processors_order():
       assert (patch[..., 0] == 2 * (slot // cols) + k // 2).all()
       assert (patch[..., 1] == 2 * (slot % cols) + k % 2).all()
       np.testing.assert_array_equal(
-          patch[..., 2], np.arange(196).reshape(14, 14))
+        patch[..., 2], np.arange(196).reshape(14, 14)
+      )
   assert (patches[6:] == 0).all()
 
 
@@ -262,7 +294,8 @@ def test_cells_beyond_the_capacity_are_dropped():
   box, grid = np.array([0, 0, 600, 60], np.int32), np.array([1, 21], np.int32)
   whole = render_view(image, box, grid, 24).patches
   np.testing.assert_array_equal(
-      render_view(image, box, grid, 10).patches, whole[:10])
+    render_view(image, box, grid, 10).patches, whole[:10]
+  )
 
 
 def test_new_boxes_grids_and_flags_compile_nothing():

@@ -155,8 +155,6 @@ def loss_gradients(config, params, batch: Batch):
       config, params, states
     )
 
-  run = jax.jit(
-    jax.grad(loss, has_aux=True), compiler_options=_FAST_COMPILE
-  )
+  run = jax.jit(jax.grad(loss, has_aux=True), compiler_options=_FAST_COMPILE)
   gradients, scores = run(params, batch)
   return np.asarray(scores), gradients

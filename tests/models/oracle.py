@@ -127,7 +127,8 @@ def inputs(sequence: Sequence) -> dict[str, torch.Tensor]:
   """What the transformers model takes for this sequence."""
   tokens = torch.tensor(sequence.tokens)[None]
   result = dict(
-    input_ids=tokens, mm_token_type_ids=(tokens == IMAGE).int()
+    input_ids=tokens,
+    mm_token_type_ids=torch.tensor(sequence.visual_index >= 0)[None].int(),
   )
   if sequence.grids:
     # The processor stores each frame of the pair: [channel, frame, y, x].

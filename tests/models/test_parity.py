@@ -17,7 +17,11 @@ _A, _B, _C = [1, 2, 3], [4, 5, 6, 7], [8, 9]
 # grids of visual tokens; a window is 4 x 4 of them unless the case says so.
 CASES = {
   "untied, two queries a kv head, images in both parts": (
-    {}, {}, {}, [_A, (5, 7), _B], [_C, (1, 3), _A]
+    {},
+    {},
+    {},
+    [_A, (5, 7), _B],
+    [_C, (1, 3), _A],
   ),
   "tied, one query a kv head, one cell wide": (
     dict(heads=4, kv_heads=4),
@@ -41,10 +45,18 @@ CASES = {
     [_C, (3, 2), _A],
   ),
   "no full attention, smaller than a window": (
-    {}, dict(full_attention_blocks=()), {}, [_A, (2, 3)], [_C, (1, 1), _A]
+    {},
+    dict(full_attention_blocks=()),
+    {},
+    [_A, (2, 3)],
+    [_C, (1, 1), _A],
   ),
   "full attention in every block": (
-    {}, dict(full_attention_blocks=(0, 1, 2)), {}, [_A, (6, 5), _B], [_C, _B]
+    {},
+    dict(full_attention_blocks=(0, 1, 2)),
+    {},
+    [_A, (6, 5), _B],
+    [_C, _B],
   ),
   "several images of different sizes in each part": (
     {},
@@ -55,7 +67,11 @@ CASES = {
   ),
   "text only": ({}, {}, {}, [_A, _B, _C], [_B, _A, _C, _B]),
   "scores and logits in chunks": (
-    {}, {}, dict(attention_chunk=8, logit_chunk=8), [_A, (6, 5)], [_C, (5, 2)]
+    {},
+    {},
+    dict(attention_chunk=8, logit_chunk=8),
+    [_A, (6, 5)],
+    [_C, (5, 2)],
   ),
 }
 _WITH_GRADIENTS = (0, 1)  # in the default run; the slow run takes them all

@@ -67,9 +67,7 @@ def test_padding_of_any_length_and_content_changes_nothing(setup):
   for p, group in enumerate(groups):
     for g, sequence in enumerate(group):
       n = len(sequence)
-      np.testing.assert_allclose(
-        a[p, g, :n], b[p, g, :n], rtol=1e-4, atol=1e-4
-      )
+      np.testing.assert_allclose(a[p, g, :n], b[p, g, :n], rtol=1e-4, atol=1e-4)
   assert np.all(np.isfinite(b))
 
 

@@ -103,9 +103,7 @@ def test_a_wanted_precision_is_given(saved, params):
   _assert_same_tree(loaded, half)
 
 
-def test_transformers_loads_all_and_what_it_saves_is_loaded(
-  params, tmp_path
-):
+def test_transformers_loads_all_and_what_it_saves_is_loaded(params, tmp_path):
   published.save(tmp_path / "a", _CONFIG, params, **oracle.TOKENS)
   model, report = (
     transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -249,8 +247,15 @@ def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
   saved, tmp_path
 ):
   config = oracle.config(
-    text=dict(width=1024, mlp_width=4096, depth=8, heads=8, kv_heads=8,
-              vocab_size=4096, mrope_section=(16, 24, 24)),
+    text=dict(
+      width=1024,
+      mlp_width=4096,
+      depth=8,
+      heads=8,
+      kv_heads=8,
+      vocab_size=4096,
+      mrope_section=(16, 24, 24),
+    ),
   )
   shapes = parameters.abstract(config, jnp.bfloat16)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
@@ -365,7 +370,8 @@ def _wrong_architecture(directory):
 _DAMAGES = {
   "missing": (_edit(lambda t: t.pop(_NAME)), [f"lacks tensor {_NAME}"]),
   "extra": (
-    _edit(lambda t: t.update({"lora.A": t[_NAME]})), ["unknown tensor lora.A"]
+    _edit(lambda t: t.update({"lora.A": t[_NAME]})),
+    ["unknown tensor lora.A"],
   ),
   "mis-shaped": (
     _edit(lambda t: t.update({_NAME: t[_NAME].T.copy()})),
@@ -389,10 +395,12 @@ _DAMAGES = {
     ["model-00002-of-", "header cannot be read"],
   ),
   "missing shard": (
-    lambda d: _shard(d).unlink(), ["model-00002-of-", "does not exist"]
+    lambda d: _shard(d).unlink(),
+    ["model-00002-of-", "does not exist"],
   ),
   "index without a map": (
-    _index(lambda i: i.pop("weight_map")), ["index.json", "no index"]
+    _index(lambda i: i.pop("weight_map")),
+    ["index.json", "no index"],
   ),
   "index that leaves the directory": (
     _index(lambda i: i["weight_map"].update({_NAME: "../other.safetensors"})),

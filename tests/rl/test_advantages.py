@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from lfpc_jax.rl import advantages
 import numpy as np
 import pytest
+
+from lfpc_jax.rl import advantages
 
 _advantages = jax.jit(
   advantages.group_advantages, static_argnames=("form", "epsilon")

@@ -3,12 +3,12 @@
 import string
 import time
 
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
+import pytest
+
 from lfpc_jax.errors import UserError
 from lfpc_jax.rl import answers
-import pytest
 
 _COLOURS = ("red", "dark red", "green", "blue")
 

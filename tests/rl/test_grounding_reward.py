@@ -4,9 +4,10 @@ import itertools
 import math
 
 import jax
-from lfpc_jax.rl import rewards
 import numpy as np
 import pytest
+
+from lfpc_jax.rl import rewards
 
 _SIZE = (100, 200)  # height, width
 _B1 = (50, 40, 60, 50)  # 10 x 10

@@ -2,14 +2,14 @@
 
 import dataclasses
 
-from hypothesis import given
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
+import pytest
+
 from lfpc_jax.errors import UserError
 from lfpc_jax.rl import rewards
-import pytest
 
 _total = jax.jit(rewards.total_reward, static_argnames="config")
 

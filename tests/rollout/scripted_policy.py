@@ -16,6 +16,7 @@ random: every token's logits depend on the whole context and on the pixels.
 import dataclasses
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,6 +24,8 @@ from lfpc_jax import agent
 from lfpc_jax.data import examples, tokenizer
 from lfpc_jax.data.batches import Packer
 from lfpc_jax.models.config import PolicyConfig, TextConfig, VisionConfig
+from lfpc_jax.rollout import episode
+from lfpc_jax.rollout.probes import Probe
 from lfpc_jax.rollout.tool_call import Failure
 from lfpc_jax.rollout.types import EpisodeConfig
 from tests.models import oracle
@@ -50,7 +53,7 @@ def call(box, end=(CALL_END,)):
   return (CALL, OPEN, *numbers, CLOSE, *end)
 
 
-_PRELUDE = tuple(str(n) for n in range(900, 910))
+_PRELUDE = tuple(str(n) for n in range(900, 920))
 _BOX = (10, 20, 70, 60)  # the places of a box share no number
 _LARGE = (0, 5, 110, 112)
 
@@ -59,10 +62,10 @@ _LARGE = (0, 5, 110, 112)
 SCRIPTS = {
   "crop and answer": (call(_BOX), AFTER_CROP, ANSWER),
   "answer": (ANSWER,),
-  "no JSON": ((CALL, OPEN, CALL_END), after_error(Failure.NOT_JSON), ANSWER),
+  "no JSON": ((CALL, "name", CALL_END), after_error(Failure.NOT_JSON), ANSWER),
   "no tool": ((CALL, "12", CALL_END), after_error(Failure.WRONG_TOOL), ANSWER),
   "three numbers": (
-    call(_BOX[:3]),
+    call((10, 20, 71)),
     after_error(Failure.WRONG_ARGUMENTS),
     ANSWER,
   ),
@@ -72,25 +75,26 @@ SCRIPTS = {
     ANSWER,
   ),
   "calls for ever": (
-    *(call(_BOX), AFTER_CROP, call(_BOX), AFTER_CROP, call(_BOX)),
+    *(call(_BOX), AFTER_CROP, ("935", *call(_BOX))),
+    *(AFTER_CROP, ("935", *call(_BOX))),
     *(after_error(Failure.NO_CROPS_LEFT), call(_BOX)),
   ),
-  "never ends": (("910", "911") * 12,),
+  "never ends": (("930", "931") * 16,),
   "long turns": (
     *((*_PRELUDE, *call(_LARGE)), AFTER_CROP, (*_PRELUDE, *call(_LARGE))),
   ),
   "spelled end": (
-    call(_BOX, (*SPELLED_END, IM_END)),
+    call(_BOX, (*SPELLED_END, "934", IM_END)),
     AFTER_CROP,
     ANSWER,
   ),
   "spelled end of no JSON": (
-    (CALL, OPEN, *SPELLED_END, IM_END),
+    (CALL, "name", *SPELLED_END, "934", IM_END),
     after_error(Failure.NOT_JSON),
     ANSWER,
   ),
   "spelled end, goes on": (
-    call(_BOX, (*SPELLED_END, *("912", "913") * 4)),
+    call(_BOX, (*SPELLED_END, *("932", "933") * 8)),
     AFTER_CROP,
     ANSWER,
   ),
@@ -101,13 +105,14 @@ EPISODES = EpisodeConfig(
   group=2,
   max_crops=2,
   max_turns=4,
-  max_turn_tokens=24,
-  max_response_tokens=100,
+  max_turn_tokens=32,
+  max_response_tokens=121,
   crop_min_tokens=4,
   crop_max_tokens=16,
   temperature=0.0,
   max_call_bytes=128,
 )
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
 VIEW_TOKENS = 20  # of the largest global view
 
 
@@ -169,6 +174,10 @@ def _successors() -> set[tuple[int, str, str]]:
       for name in part:
         found.add((k, last, name))
         last = name
+  for k, last, name in found:
+    written = {b for j, _, b in found if j == k}
+    rivals = {b for _, a, b in found if a == last and b in written} - {name}
+    assert not rivals, f"script {k}: {last!r}, then {name!r} or {rivals}"
   return found
 
 
@@ -289,6 +298,35 @@ def make_batch(number: int | None = None, seed: int = 0):
   for k in range(number):
     batch.tokens[k, batch.length[k] - 1] = token(str(_FIRST + k % len(SCRIPTS)))
   return batch
+
+
+@functools.cache
+def limits(temperature: float) -> EpisodeConfig:
+  """Greedy episodes in pairs, sampled ones in fours."""
+  group = 4 if temperature else 2
+  return dataclasses.replace(EPISODES, temperature=temperature, group=group)
+
+
+@functools.cache
+def program(temperature: float):
+  """The compiled rollout; few, as compiling is what costs."""
+  rollout = episode.Rollout(config(), limits(temperature), VIEW_TOKENS)
+  return jax.jit(rollout, compiler_options=FAST_COMPILE)
+
+
+@functools.cache
+def play(temperature: float, probe: Probe | None = None):
+  """(parameters, batch, trajectory) of a rollout of all scripts."""
+  params, batch = make_params(), jax.tree.map(jnp.asarray, make_batch())
+  arguments = (params, batch, make_texts(), jax.random.key(0))
+  if probe is not None:
+    arguments += (jnp.int32(probe),)
+  return params, batch, program(temperature)(*arguments)
+
+
+def on_host(tree):
+  """The same tree of NumPy arrays."""
+  return jax.tree.map(np.asarray, tree)
 
 
 @functools.cache
