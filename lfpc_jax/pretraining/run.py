@@ -16,6 +16,7 @@ from lfpc_jax.models import published
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.pretraining import dialogues, initial, loop, pool, tower
+from lfpc_jax.pretraining import features as features_lib
 
 
 def _say(name: str, step: int, numbers: dict[str, float]) -> None:
@@ -64,7 +65,7 @@ def _train_dialogues(
   scenes: pool.Pool,
   params: Params,
 ) -> Params:
-  features = dialogues.compute_features(
+  features = features_lib.compute_features(
     policy, params, scenes, config.pretrain.dialogue_scenes, config.seed, print
   )
   make = functools.partial(

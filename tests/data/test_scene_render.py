@@ -121,7 +121,7 @@ def test_colours_stay_visible_in_a_small_view(spec):
       (view, view), Image.Resampling.BICUBIC
     )
     for sign in scene.signs:
-      x1, y1, x2, y2 = np.array(sign.box) * view / spec.size
+      x1, y1, x2, _ = np.array(sign.box) * view / spec.size
       top = np.asarray(small)[
         round(y1 + 1) : round(y1 + 3), round(x1 + 1) : round(x2 - 1)
       ]

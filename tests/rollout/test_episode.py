@@ -1,5 +1,7 @@
 """The whole rollout against plain Python, PyTorch and Pillow."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -114,7 +116,7 @@ def _check(model, trajectory, p, g, expected):
   want = np.full(n, -1)
   # `Sequence` numbers visual tokens through all images, the view first.
   sizes = np.cumsum([0] + [r * c for r, c in flat.grids])
-  for k, (low, high) in enumerate(zip(sizes[1:-1], sizes[2:])):
+  for k, (low, high) in enumerate(itertools.pairwise(sizes[1:])):
     inside = (index >= low) & (index < high)
     want = np.where(inside, k * most + index - low, want)
   np.testing.assert_array_equal(row["visual_index"][:n], want)
