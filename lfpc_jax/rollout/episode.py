@@ -224,9 +224,9 @@ class Rollout:
     goes_on = made & fits & ~last
     stop = jnp.select(
       [~made & ended_well, ~made & (trajectory.length >= self.config.slots)]
-      + [~made, ~fits],
+      + [~made, last, ~fits],
       [Stop.ANSWERED, Stop.RESPONSE_LENGTH, Stop.TURN_LENGTH]
-      + [Stop.RESPONSE_LENGTH],
+      + [Stop.TURNS, Stop.RESPONSE_LENGTH],
       Stop.TURNS,
     )
     result = jnp.where(made, call.failure, NO_CALL)

@@ -40,11 +40,16 @@ def truth_box(batch: Batch) -> jax.Array:
 
 
 def _elsewhere(box: jax.Array, size: jax.Array) -> jax.Array:
-  """Boxes [P, G, 4] moved by half the image, wrapped around, kept inside."""
+  """Boxes [P, G, 4] moved by half the image, wrapped around.
+
+  A box that does not fit there goes to the far edge instead.
+  """
   side = box[..., 2:] - box[..., :2]
   limit = size[:, None, ::-1]
-  low = (box[..., :2] + limit // 2) % limit
-  low = jnp.minimum(low, limit - side)
+  half = (box[..., :2] + limit // 2) % limit
+  is_past_middle = box[..., :2] + box[..., 2:] > limit
+  edge = jnp.where(is_past_middle, 0, limit - side)
+  low = jnp.where(half + side <= limit, half, edge)
   return jnp.concatenate([low, low + side], axis=-1)
 
 

@@ -56,6 +56,7 @@ def call(box, end=(CALL_END,)):
 _PRELUDE = tuple(str(n) for n in range(900, 920))
 _BOX = (10, 20, 70, 60)  # the places of a box share no number
 _LARGE = (0, 5, 110, 112)
+_SMALL = (11, 21, 13, 22)  # grows to the shortest side
 
 # Name of a script: its turns. A turn ends where the environment's text comes,
 # and the next one begins after the token that closes this text.
@@ -75,9 +76,9 @@ SCRIPTS = {
     ANSWER,
   ),
   "calls for ever": (
-    *(call(_BOX), AFTER_CROP, ("935", *call(_BOX))),
-    *(AFTER_CROP, ("935", *call(_BOX))),
-    *(after_error(Failure.NO_CROPS_LEFT), call(_BOX)),
+    *(call(_SMALL), AFTER_CROP, ("935", *call(_SMALL))),
+    *(AFTER_CROP, ("935", *call(_SMALL))),
+    *(after_error(Failure.NO_CROPS_LEFT), call(_SMALL)),
   ),
   "never ends": (("930", "931") * 16,),
   "long turns": (
