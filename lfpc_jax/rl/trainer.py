@@ -127,8 +127,9 @@ class Trainer:
       state = self.initial_state()
       reference = state.params if self.rules.kl else None
       if saved.latest_step is not None:
-        state, extra = saved.restore(checkpoints.abstract(state))
-        self._check_same(extra)
+        # The config first: another one may make a state of other shapes.
+        self._check_same(checkpoints.read_extra(directory))
+        state, _ = saved.restore(checkpoints.abstract(state))
       start = int(state.step)
       if start >= steps:
         return state
@@ -180,7 +181,8 @@ class Trainer:
         log(delayed.push(step, scalars))
         stopping = stop.requested()
         last = step + 1 == steps
-        if stopping or last:
+        if stopping or last or (step + 1) % saved.every == 0:
+          # No checkpoint without its rows: a resume starts after them.
           log(delayed.flush())
         saved.save(step + 1, state, extra, force=stopping or last)
         if stopping:

@@ -244,12 +244,10 @@ class Learner:
     )
     loss = jnp.sum(jnp.where(mask, loss, 0.0)) / tokens
     away = jnp.abs(logp - trajectory.logp)
-    count = jnp.maximum(jnp.sum(written), 1)
-    share = jnp.sum(mask) / tokens
     metrics = {
       "loss": loss,
       "clipped": jnp.sum(clipped & mask) / tokens,
-      "entropy": share * jnp.sum(entropy * written) / count,
+      "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)) / tokens,
       "sampler_gap": jnp.max(jnp.where(written, away, 0.0)),
     }
     return loss, jax.lax.stop_gradient(metrics)

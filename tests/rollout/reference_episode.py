@@ -258,7 +258,7 @@ def play(
     last = turn + 1 == config.max_turns
     if not fits or last:
       now.outcome.append(NO_CALL if failure is None else int(failure))
-      now.stop = Stop.TURNS if fits else Stop.RESPONSE_LENGTH
+      now.stop = Stop.TURNS if last else Stop.RESPONSE_LENGTH
       return now
     now.outcome.append(CROPPED if failure is None else int(failure))
     now.flat += answer
