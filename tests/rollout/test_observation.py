@@ -23,9 +23,7 @@ crop_grid = jax.jit(
 with_box = jax.jit(
   observation.with_box, static_argnums=0, compiler_options=_FAST
 )
-compose = jax.jit(
-  observation.compose, static_argnums=0, compiler_options=_FAST
-)
+compose = jax.jit(observation.compose, static_argnums=0, compiler_options=_FAST)
 read = jax.jit(observation.read, static_argnums=0, compiler_options=_FAST)
 
 
