@@ -28,9 +28,18 @@ def _base() -> ml_collections.ConfigDict:
     checkpoint="",  # start from this run's parameters instead
     prompt_style="short",  # 'full' explains the tool, for published models
     freeze=("vision",),  # top-level parts that are not trained
-    dtype="float32",  # of matrix products and activations
+    # Softmax, norms and log-sum-exp are float32 whatever stands here.
+    dtype="float32",  # of products and activations; 'bfloat16' on accelerators
+    param_dtype="float32",  # of trained parts: bfloat16 loses small updates
+    frozen_dtype="float32",  # of other parts: bfloat16 halves their memory
     remat="none",  # 'layer' keeps one activation per layer
     logit_chunk=1024,  # tokens whose logits exist at one time
+  )
+  # Low-rank adapters on the decoder. If there are any, they alone are trained.
+  config.policy.lora = dict(
+    rank=0,  # 0: none; 8 to 64 are usual
+    alpha=16.0,  # their output is multiplied by alpha / rank
+    targets=("q", "k", "v", "o", "gate", "up", "down"),  # linear layers
   )
   config.data = dict(
     name="scenes",
@@ -40,11 +49,19 @@ def _base() -> ml_collections.ConfigDict:
     image_capacity=(512, 512),  # (height, width) of the largest original
   )
   config.gap = dict(
-    mode="fixed",  # 'none', 'fixed' or 'random'
+    mode="fixed",  # 'none', 'fixed', 'random' or 'selected'
     tokens=16,  # the budget of 'fixed', the least of 'random'
     full_tokens=324,  # the budget of 'none', the most of 'random'
     levels=(16, 32, 64, 128, 324),  # what 'random' draws from
+    file="",  # of 'selected': what lfpc_jax.select_gap wrote; '' beside data
     min_tokens=4,  # a smaller image is enlarged to this many
+  )
+  config.selection = dict(  # of lfpc_jax.select_gap
+    levels=(),  # budgets below gap.full_tokens; () halves down to `lowest`
+    lowest=16,  # [choice: 64, at 7B]
+    items=0,  # examples; 0 for all of data.split
+    batch=64,
+    answer_tokens=8,  # of a direct answer
   )
   config.rollout = dict(
     prompts=32,  # P [paper: 256]
@@ -78,11 +95,12 @@ def _base() -> ml_collections.ConfigDict:
   )
   config.rl = dict(
     advantage="std",  # 'mean_only'
+    advantage_epsilon=1e-6,
     clip_low=0.2,
     clip_high=0.2,  # 'clip-higher': 0.28
     drop_zero_variance=False,
     mask_over_long=False,
-    kl=0.0,
+    kl=0.0,  # weight of the KL term against the starting policy
     updates_per_step=1,
     micro_batches=1,
   )
@@ -93,15 +111,29 @@ def _base() -> ml_collections.ConfigDict:
     b2=0.99,
     weight_decay=0.01,
     clip_norm=1.0,
+    dtype="float32",  # of both moments and of the sums
   )
   config.train = dict(steps=60)
+  config.alarms = dict(  # rl/alarms.py says what each means
+    window=5,
+    every=20,
+    min_tool_rate=0.03,
+    max_endless=0.3,
+    max_box_area=0.5,
+    box_area_growth=3.0,
+    max_zero_variance=0.9,
+    min_entropy=0.05,
+    max_failed_calls=0.3,
+    failed_calls_rise=0.1,
+    learned_accuracy=0.8,
+  )
   config.checkpoint = dict(every=10, keep=2)
   config.eval = dict(
     split="test",
     items=512,  # questions; 0 for all
     batch=64,
     budgets=(16, 324),  # visual tokens of the global view
-    probes=("truth", "noise"),  # what replaces every crop
+    probes=("truth", "noise", "blank", "other"),  # what replaces every crop
     seed=0,
     temperature=0.0,
     records=24,  # rollouts kept for the report
@@ -136,6 +168,7 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     config.rollout.update(prompts=4, group=2)
     config.train.steps = 2
     config.checkpoint.every = 1
+    config.selection.batch = 4
     config.eval.update(items=8, batch=4, records=2)
     return config
   raise ValueError(

@@ -22,8 +22,8 @@ from lfpc_jax.data.batches import Packer
 from lfpc_jax.data.tokenizer import Tokenizer
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import config as model_config
-from lfpc_jax.models import published
-from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models import lora, parameters, published
+from lfpc_jax.models.config import LoraConfig, PolicyConfig
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.tool_call import ByteTable
@@ -43,6 +43,7 @@ class Agent:
     episodes: limits of an episode.
     packer: turns examples into batches.
     texts: what the environment writes.
+    precision: of the parameters in each top-level part.
   """
 
   directory: pathlib.Path
@@ -51,6 +52,7 @@ class Agent:
   episodes: EpisodeConfig
   packer: Packer
   texts: Texts
+  precision: Mapping[str, str]
 
   def turns(self, trajectory: Trajectory) -> list[list[list[str]]]:
     """The policy's text of each turn of each rollout; NumPy arrays needed."""
@@ -125,6 +127,7 @@ def make_agent(
     dtype=config["policy"]["dtype"],
     remat=config["policy"]["remat"],
     logit_chunk=config["policy"]["logit_chunk"],
+    lora=LoraConfig(**config["policy"]["lora"]),
   )
   tokenizer = Tokenizer.load(directory)
   style = config["policy"]["prompt_style"]
@@ -143,7 +146,20 @@ def make_agent(
     episodes=episode_config(config["rollout"], **episode_changes),
     packer=packer,
     texts=environment_texts(tokenizer, style, policy.text.vocab_size),
+    precision=_precision(config["policy"], policy),
   )
+
+
+def _precision(
+  config: Mapping[str, Any], policy: PolicyConfig
+) -> dict[str, str]:
+  """The precision that each part of the parameters is kept in."""
+  for name in ("dtype", "param_dtype", "frozen_dtype"):
+    model_config.check_dtype(f"policy.{name}", config[name])
+  kinds = config["param_dtype"], config["frozen_dtype"]
+  parts = parameters.abstract(policy)
+  frozen = lora.frozen_parts(parts, config["freeze"])
+  return {name: kinds[name in frozen] for name in parts}
 
 
 def load_params(agent: Agent, checkpoint: str) -> Params:
@@ -152,14 +168,28 @@ def load_params(agent: Agent, checkpoint: str) -> Params:
   A checkpoint may be a run's directory (its latest step), a step's directory,
   or another directory of published files.
   """
-  if checkpoint and (pathlib.Path(checkpoint) / "config.json").exists():
-    is_published = list(pathlib.Path(checkpoint).glob("*.safetensors"))
-    if is_published:
-      return published.load(checkpoint, agent.policy, jnp.float32)[1]
-  _, params = published.load(agent.directory, agent.policy, jnp.float32)
-  if not checkpoint:
-    return params
-  return checkpoints.restore_params(checkpoint, checkpoints.abstract(params))
+  if checkpoint and not list(pathlib.Path(checkpoint).glob("*.safetensors")):
+    return _restore(agent, checkpoint)
+  source = checkpoint or agent.directory
+  _, params = published.load(source, agent.policy, agent.precision)
+  return lora.with_fresh(agent.policy, params)
+
+
+def _restore(agent: Agent, checkpoint: str) -> Params:
+  """Parameters of a training checkpoint; it may be without adapters."""
+  target = parameters.abstract(agent.policy, agent.precision)
+  content = checkpoints.read_extra(checkpoint)
+  stored = content.get("config", {}).get("policy", {}).get("lora", {})
+  if stored.get("rank"):
+    if LoraConfig(**stored) != agent.policy.lora:
+      raise UserError(
+        f"the checkpoint {checkpoint} was trained with policy.lora={stored}: "
+        "give the same fields"
+      )
+  else:
+    target.pop(lora.PART, None)
+  params = checkpoints.restore_params(checkpoint, target)
+  return lora.with_fresh(agent.policy, params)
 
 
 def device_batch(batch: Any) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import contextlib
-import logging
 import re
 import sys
 from typing import Any
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lfpc_jax import notes
 from lfpc_jax.errors import UserError
 
 STATE, EXTRA = "state", "extra"  # a step's two parts: arrays, plain values
@@ -76,7 +76,7 @@ def _is_key(x: Any) -> bool:
 
 def saved_leaves(path: epath.Path) -> Flat:
   """Shape and type of each leaf in a checkpoint."""
-  quiet()
+  notes.silence("orbax")
   with reading(path):
     metadata = ocp.PyTreeCheckpointHandler().metadata(path / STATE)
     return {
@@ -184,14 +184,3 @@ def first_line(error: BaseException) -> str:
   text = re.sub(r"\s*\[source locations=.*", "", str(error), flags=re.DOTALL)
   lines = [line.strip() for line in text.splitlines() if line.strip()]
   return (lines[0] if lines else type(error).__name__)[:200]
-
-
-def quiet() -> None:
-  """Keeps Orbax's notes out of a command's output; its errors are raised."""
-  logger = logging.getLogger("absl")
-  if not any(f is _no_orbax_notes for f in logger.filters):
-    logger.addFilter(_no_orbax_notes)
-
-
-def _no_orbax_notes(record: logging.LogRecord) -> bool:
-  return "orbax" not in record.pathname

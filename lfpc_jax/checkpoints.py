@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from lfpc_jax import notes
 from lfpc_jax.checkpoint_io import (
   EXTRA,
   STATE,
@@ -29,7 +30,6 @@ from lfpc_jax.checkpoint_io import (
   flatten,
   key_data_of,
   nest,
-  quiet,
   read_leaves,
   reading,
   saved_leaves,
@@ -72,7 +72,7 @@ class Checkpointer:
       )
     self.directory = epath.Path(directory)
     self.every = every
-    quiet()
+    notes.silence("orbax")
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=True
     )

@@ -90,7 +90,7 @@ def _evaluation(workdir: pathlib.Path, difficulty: str, name: str):
 
 def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
   """Prints the tables and writes the page."""
-  from lfpc_jax.evaluation import command, summary
+  from lfpc_jax.evaluation import command, probe_results, summary
   from lfpc_jax.metrics import read_metrics
   from lfpc_jax.report import page, plots, results
 
@@ -104,12 +104,20 @@ def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
       shown += records
     title = f"Held-out {difficulty} scenes"
     tables.append(results.paper_table(found, title))
+    probed = [
+      result
+      for name, rows in by_policy.items()
+      for result in probe_results.measure(name, rows)
+    ]
+    tables.append(probe_results.probe_table(probed, f"{title}: probes"))
     tables.append(summary.category_table(by_policy))
   for table in tables:
     console.print(table.to_rich())
   curves = plots.curves_from_metrics(
     {v: read_metrics(workdir / v) for v in ("baseline", "stage1", "stage2")}
   )
+  # Alarms that were never on would be charts of nothing.
+  curves = [curve for curve in curves if any(curve.values)]
   path = workdir / "report.html"
   page.write_page(path, "A small policy learns to look", tables, curves, shown)
   console.print(f"report: {path.resolve().as_uri()}", soft_wrap=True)

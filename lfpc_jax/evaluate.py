@@ -5,8 +5,10 @@ r"""Evaluates a policy on held-out questions.
 
 --checkpoint is a training run's directory, one of its steps, or a directory
 of published files; without it, the config's starting policy is evaluated.
-Writes items.jsonl (a row for each question, budget and probe), records.jsonl
-(rollouts to look at), evaluation.json (settings and times) and report.html.
+Writes items.jsonl (a row for each question, budget and probe), probes.jsonl
+(each probe's accuracy and its paired difference to the unprobed run),
+records.jsonl (rollouts to look at), evaluation.json (settings and times) and
+report.html.
 """
 
 import pathlib

@@ -1,16 +1,17 @@
 """Configs: changes by flags, storing, and what a command says and returns."""
 
+import functools
 import json
 import os
 import textwrap
 
-from absl import flags
 import jax
 import ml_collections
 import pytest
 
 from lfpc_jax import config
 from lfpc_jax.errors import UserError
+from tests import command_line
 
 _FILE = '''
 import ml_collections
@@ -195,18 +196,7 @@ def test_a_cache_that_cannot_be_made_is_no_error(tmp_path, capsys):
 @pytest.fixture
 def command(cache_setting, capsys):
   """Runs `main` in this process; gives the exit status and the output."""
-
-  def call(run, *args, **kwargs):
-    if "config" in flags.FLAGS:
-      for name in ("config", "workdir", "traceback", "compile_cache"):
-        flags.FLAGS[name].unparse()
-    argv = ["command", "--compile_cache=off", *args]
-    with pytest.raises(SystemExit) as stop:
-      config.main(run, argv=argv, **kwargs)
-    out, err = capsys.readouterr()
-    return stop.value.code or 0, out, err
-
-  return call
+  return functools.partial(command_line.call, capsys)
 
 
 def test_a_command_gets_its_config_and_stores_it(command, file, tmp_path):

@@ -27,6 +27,7 @@ class Packer:
     text_capacity: prompt tokens that are not visual.
     image_capacity: (height, width) of the largest original.
     target_capacity: nested boxes kept of an example.
+    direct: prompts for an answer at once, without the tool.
   """
 
   tokenizer: Tokenizer
@@ -36,6 +37,7 @@ class Packer:
   text_capacity: int
   image_capacity: tuple[int, int]
   target_capacity: int = 4
+  direct: bool = False
 
   def view_grid(self, example: Example, tokens: int) -> tuple[int, int]:
     """(rows, cols) of the global view at a budget of visual tokens."""
@@ -67,7 +69,9 @@ class Packer:
         f"tokens exceeds the capacity of {self.view_capacity}: raise "
         "gap.full_tokens or lower gap.tokens"
       )
-    text = prompts.prompt_text(example.question, example.options, self.style)
+    text = prompts.prompt_text(
+      example.question, example.options, self.style, self.direct
+    )
     slots = self.view_capacity + self.text_capacity
     packed = prompts.pack_prompt(self.tokenizer, text, grid, slots)
     boxes = np.zeros((self.target_capacity, 4), np.int32)

@@ -19,6 +19,10 @@ class Example:
     boxes: i32[n, 4] regions of the original that hold the answer, nested, the
       smallest first, (x1, y1, x2, y2) pixel edges, half-open; n may be 0.
     source: the data set.
+    group: equal for questions that are scored together, as HR-Bench's four
+      rotations; '' for none.
+    variant: which one of its group it is.
+    image_id: equal for examples with the same image; '' where unknown.
   """
 
   id: str
@@ -29,3 +33,6 @@ class Example:
   options: tuple[str, ...]
   boxes: np.ndarray
   source: str
+  group: str = ""
+  variant: str = ""
+  image_id: str = ""

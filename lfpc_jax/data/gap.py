@@ -3,18 +3,25 @@
 none      the baseline: the view has the crop source's resolution
 fixed     one budget for all
 random    a budget drawn anew for each prompt and step
+selected  each example's own budget, which lfpc_jax.select_gap has found
+
+Batches of mixed budgets have one shape: the prefix has slots for the largest
+budget there can be, and a view's own grid is data, so no budget compiles
+anything anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+import dataclasses
 from typing import Any
 
 import numpy as np
 
+from lfpc_jax.data import gap_file
 from lfpc_jax.errors import UserError
 
-MODES = ("none", "fixed", "random")
+MODES = ("none", "fixed", "random", "selected")
 
 
 def view_capacity(gap: Mapping[str, Any]) -> int:
@@ -39,7 +46,8 @@ def budgets(
   """Visual-token budgets i64[number] of the prompts of a step.
 
   Args:
-    gap: the config's gap section.
+    gap: the config's gap section; its mode is not 'selected', where the
+      budget is the example's.
     seed: the run's.
     step: of training; the budgets are a pure function of it.
     number: prompts.
@@ -56,3 +64,82 @@ def budgets(
       f"gap.full_tokens={gap['full_tokens']}"
     )
   return np.random.default_rng((seed, step, 77)).choice(levels, size=number)
+
+
+def ladder(full: int, lowest: int) -> tuple[int, ...]:
+  """Budgets below `full`, each half of the one before, down to `lowest`.
+
+  They are powers of two: 8192, 4096, .., 64 below 16,384. LFPC says only
+  "step by step"; halving is a choice of this project.
+
+  Raises:
+    UserError: there is none.
+  """
+  found = [2**k for k in range(32) if lowest <= 2**k < full]
+  if not found:
+    raise UserError(
+      f"no power of two from selection.lowest={lowest} to below "
+      f"gap.full_tokens={full}: lower the first or raise the second"
+    )
+  return tuple(reversed(found))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+  """A config's gap, with its file read.
+
+  Attributes:
+    config: the gap section.
+    seed: the run's.
+    capacity: visual tokens of the largest view, for static shapes.
+    selected: budget by example; None unless the mode is 'selected'.
+    file: where these come from, for messages.
+  """
+
+  config: Mapping[str, Any]
+  seed: int
+  capacity: int
+  selected: Mapping[str, int] | None = None
+  file: str = ""
+
+  def budgets(self, step: int, ids: Sequence[str]) -> np.ndarray:
+    """Visual-token budgets i64[P] of a step's examples.
+
+    Raises:
+      UserError: nothing was selected for an example.
+    """
+    if self.selected is None:
+      return budgets(self.config, self.seed, step, len(ids))
+    unknown = [name for name in ids if name not in self.selected]
+    if unknown:
+      raise UserError(
+        f"{self.file} has no budget for example {unknown[0]!r}: it is of "
+        "other data; run lfpc_jax.select_gap on these"
+      )
+    return np.array([self.selected[name] for name in ids], np.int64)
+
+
+def open_gap(config: Mapping[str, Any], examples: int) -> Gap:
+  """The gap of a whole config; reads the file that 'selected' needs.
+
+  Args:
+    config: a whole config, see configs/.
+    examples: number of examples of the training split.
+
+  Raises:
+    UserError: a bad section, or a file that is missing or of other data.
+  """
+  section, seed = config["gap"], config["seed"]
+  capacity = view_capacity(section)
+  if section["mode"] != "selected":
+    return Gap(section, seed, capacity)
+  path = gap_file.find(config)
+  wanted = gap_file.data_identity(config["data"], examples)
+  selected = gap_file.load(path, wanted).budgets()
+  largest = max(selected.values())
+  if largest > capacity:
+    raise UserError(
+      f"{path} has budgets up to {largest}, more than "
+      f"gap.full_tokens={capacity}: raise it"
+    )
+  return Gap(section, seed, largest, selected, str(path))

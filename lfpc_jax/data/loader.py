@@ -14,27 +14,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import dataclasses
 import functools
-import io
 import operator
 import os
 import pathlib
 from typing import Any, Generic, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from lfpc_jax import errors
-from lfpc_jax.data import examples, scenes
+from lfpc_jax.data import examples, images, scenes
 
 T = TypeVar("T")
+
+_OPTIONAL = ("group", "variant", "image_id")
 
 
 class PromptSource(Sequence[examples.Example]):
   """Examples by index, images decoded when asked for.
 
   Args:
-    rows: stored examples: the features of `Example`, the image as JPEG or PNG
-      bytes; 'options' and 'boxes' may be missing.
+    rows: stored examples: the features of `Example`, the image as bytes of
+      any format of `images.FORMATS`, boxes in pixels of the upright image;
+      what `Example` has defaults for, 'options' and 'boxes' may be missing.
     name: the data set's name, for `Example.source`.
   """
 
@@ -52,25 +53,37 @@ class PromptSource(Sequence[examples.Example]):
         f"Example {index} of {self._name!r}, which has {len(self)}."
       )
     row = self._rows[index]
+    picture = self._decode(row)
+    example = self._example(row, picture.pixels)
+    return dataclasses.replace(example, boxes=picture.map_boxes(example.boxes))
+
+  def words(self, index: int) -> examples.Example:
+    """An example without its image, u8[0, 0, 3], which costs no decoding."""
+    return self._example(self._rows[index], np.zeros((0, 0, 3), np.uint8))
+
+  def _example(
+    self, row: Mapping[str, Any], image: np.ndarray
+  ) -> examples.Example:
     return examples.Example(
       id=_text(row["id"]),
-      image=self._decode(row),
+      image=image,
       question=_text(row["question"]),
       answer=_text(row["answer"]),
       category=_text(row["category"]),
       options=tuple(_text(option) for option in row.get("options", ())),
       boxes=np.asarray(row.get("boxes", ()), np.int32).reshape(-1, 4),
       source=self._name,
+      **{name: _text(row[name]) for name in _OPTIONAL if name in row},
     )
 
-  def _decode(self, row: Mapping[str, Any]) -> np.ndarray:
+  def _decode(self, row: Mapping[str, Any]) -> images.Picture:
     try:
-      with Image.open(io.BytesIO(row["image"])) as image:
-        return np.array(image.convert("RGB"))
-    except (OSError, SyntaxError) as error:
+      # What is too large for its user was refused when the set was built.
+      return images.decode(row["image"], max_pixels=2 * images.MAX_PIXELS)
+    except errors.UserError as error:
       raise errors.UserError(
-        f"The image of example {_text(row['id'])!r} of {self._name!r} cannot"
-        f" be decoded ({error}): build the data set again."
+        f"The image of example {_text(row['id'])!r} of {self._name!r}: {error};"
+        " or build the data set again."
       ) from error
 
 
@@ -108,6 +121,28 @@ def open_scenes(
     split, decoders={"image": tfds.decode.SkipDecoding()}
   )
   return PromptSource(rows, f"scenes-{config.spec.name}")
+
+
+def open_data(data: Mapping[str, Any], split: str) -> PromptSource:
+  """Opens what a config's data section names.
+
+  Args:
+    data: `name`, 'scenes' or one of `registry.SOURCES`, or several joined by
+      '+'; `dir`, where data sets live; `difficulty`, of scenes; and, where
+      they are given, `option_order` and `option_seed`, see
+      `registry.open_source`.
+    split: of each data set; or one for each, joined by '+'.
+
+  Raises:
+    UserError: an unknown data set, one that has not been built, or a split
+      that it has not.
+  """
+  if data["name"] == "scenes":
+    return open_scenes(data["dir"], data["difficulty"], split)
+  # Imported here, as it reads more kinds of files than scenes need.
+  from lfpc_jax.data import registry
+
+  return registry.open_data(data, split)
 
 
 @dataclasses.dataclass(frozen=True)

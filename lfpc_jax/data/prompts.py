@@ -26,6 +26,7 @@ _IMAGE_START, _IMAGE_PAD, _IMAGE_END = (
   "<|vision_end|>",
 )
 _ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+ANSWER_OPENING = "<answer>"  # of a direct answer, which the policy goes on from
 
 _TOOL_SCHEMA = json.dumps(
   {
@@ -72,6 +73,9 @@ class PromptStyle:
   suffix: str  # after the question
   response_margin: str  # inside <tool_response>, at both ends
   failures: tuple[str, ...]  # one text for each `Failure`
+  # The same for a question that is to be answered at once, without the tool.
+  direct_system: str
+  direct_suffix: str
 
 
 _FULL = PromptStyle(
@@ -106,6 +110,8 @@ _FULL = PromptStyle(
     "Error: the box is too long and thin. Choose a wider region.",
     "Error: no more calls are possible. Answer with what you have seen.",
   ),
+  direct_system="You are a helpful assistant.",
+  direct_suffix="\nFormat strictly as: <answer>...</answer>",
 )
 _SHORT = PromptStyle(
   system="Answer or zoom in.",
@@ -121,6 +127,8 @@ _SHORT = PromptStyle(
     "The box is too thin.",
     "No crops left.",
   ),
+  direct_system="Answer or zoom in.",  # all that the miniature knows
+  direct_suffix="",
 )
 STYLES = types.MappingProxyType({"full": _FULL, "short": _SHORT})
 
@@ -156,9 +164,19 @@ def find_style(name: str) -> PromptStyle:
 
 
 def prompt_text(
-  question: str, options: Sequence[str] = (), style: str = "full"
+  question: str,
+  options: Sequence[str] = (),
+  style: str = "full",
+  direct: bool = False,
 ) -> tuple[str, ...]:
   """A prompt with one image placeholder, for `Tokenizer.encode`.
+
+  Args:
+    question: what is asked.
+    options: the choices, if any.
+    style: a key of STYLES.
+    direct: says nothing of the tool and ends with the answer's opening tag,
+      so that the policy can only answer.
 
   Returns:
     Parts that make the text when joined. The question and its options are
@@ -169,11 +187,15 @@ def prompt_text(
     f"\n{chr(ord('A') + k)}. {option}" for k, option in enumerate(options)
   )
   asked = question + ("\nOptions:" if options else "") + "".join(letters)
+  system = words.direct_system if direct else words.system
+  end = words.suffix + _ASSISTANT
+  if direct:
+    end = words.direct_suffix + _ASSISTANT + ANSWER_OPENING
   return (
-    f"<|im_start|>system\n{words.system}<|im_end|>\n<|im_start|>user\n"
+    f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n"
     f"{_IMAGE_START}{_IMAGE_PAD}{_IMAGE_END}",
     tokenizer_lib.Verbatim(asked),
-    words.suffix + _ASSISTANT,
+    end,
   )
 
 
@@ -251,8 +273,8 @@ def pack_prompt(
   if length > capacity:
     raise errors.UserError(
       f"A prompt of {length} tokens ({visual} of the image, {len(ids) - 1} "
-      f"of text) does not fit the prefix capacity of {capacity}: raise "
-      "prefix_capacity, or lower the visual-token budget of the global "
+      f"of text) does not fit the prefix of {capacity} slots: raise "
+      "rollout.text_capacity, or lower the visual-token budget of the global "
       "view."
     )
   ids = np.insert(

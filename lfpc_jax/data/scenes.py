@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 import tensorflow_datasets as tfds
 
-from lfpc_jax import errors
+from lfpc_jax import errors, notes
 from lfpc_jax.data import questions, scene_render
 
 SPLIT_SIZES = {"train": 2048, "validation": 512, "test": 1024}
@@ -241,6 +241,7 @@ def open_builder(
   data_dir: str | os.PathLike[str], difficulty: str | ScenesConfig
 ) -> Scenes:
   """The builder of a data set, which may not have been built yet."""
+  notes.silence("tensorflow_datasets")
   if isinstance(difficulty, str):
     difficulty = scenes_config(difficulty)
   # TFDS wants the very object of a configuration that the class lists.

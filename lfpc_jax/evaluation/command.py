@@ -15,7 +15,7 @@ from lfpc_jax import config as config_lib
 from lfpc_jax import metrics
 from lfpc_jax.data import loader
 from lfpc_jax.evaluation import items as items_lib
-from lfpc_jax.evaluation import summary
+from lfpc_jax.evaluation import probe_results, summary
 from lfpc_jax.evaluation.runner import Runner
 from lfpc_jax.report import page
 from lfpc_jax.report import results as results_lib
@@ -49,10 +49,9 @@ def evaluate_into(
     stored = json.loads(done.read_text())
     if all(stored.get(key) == value for key, value in wanted.items()):
       return
-  source = loader.open_scenes(
-    config.data.dir, config.data.difficulty, config.eval.split
-  )
-  number = min(config.eval.items or len(source), len(source))
+  source = loader.open_data(config.data, config.eval.split)
+  # By key: `config.eval.items` is the mapping's method.
+  number = min(config.eval["items"] or len(source), len(source))
   examples = [source[i] for i in range(number)]
   params = agent_lib.load_params(runner.agent, checkpoint)
   total = runner.batches(number)
@@ -78,6 +77,7 @@ def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
   rows, results, records = load_results(folder)
   tables = [
     results_lib.paper_table(results),
+    probe_results.probe_table(probe_results.measure(name, rows)),
     summary.category_table({name: rows}),
   ]
   console = rich.console.Console()

@@ -18,6 +18,7 @@ from lfpc_jax.image import boxes
 from lfpc_jax.rl import rewards, scoring
 from lfpc_jax.rl.answers import Verdict
 from lfpc_jax.rl.rewards import RewardConfig
+from lfpc_jax.rollout import probes
 from lfpc_jax.rollout.types import Batch, Stop, Trajectory
 
 _PLAIN = RewardConfig(geo_weight=1.0)
@@ -48,15 +49,25 @@ class Item:
   """The last crop's share of the image."""
   box: tuple[int, ...] | None
   """The last crop in original pixels."""
+  apart: bool | None = None
+  """Under probe 'other': every region shown lies apart from the truth. None
+  under another probe, and without a crop."""
 
 
 def box_terms(
   batch: Batch, trajectory: Trajectory
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """IoU, coverage and area f32[P, G] of each episode's last crop."""
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """What the rows say of the crops.
+
+  Returns:
+    IoU, coverage and area f32[P, G] of each episode's last crop, and whether
+    all crops leave room for a region of their size apart from the truth,
+    bool[P, G].
+  """
+  executed = scoring.executed(trajectory)
   geo = rewards.grounding_reward(
     trajectory.boxes,
-    scoring.executed(trajectory),
+    executed,
     batch.targets,
     batch.target_valid,
     batch.size,
@@ -65,7 +76,8 @@ def box_terms(
   area = boxes.area_fraction(trajectory.boxes, batch.size[:, None, None])
   last = jnp.maximum(trajectory.crops - 1, 0)[..., None]
   area = jnp.take_along_axis(area, last, axis=-1)[..., 0]
-  return geo.plain_iou, geo.coverage, area
+  apart = probes.has_room_elsewhere(batch, trajectory.boxes) | ~executed
+  return geo.plain_iou, geo.coverage, area, jnp.all(apart, axis=-1)
 
 
 def make_items(
@@ -76,12 +88,21 @@ def make_items(
   verdicts: Sequence[Sequence[Verdict]],
   terms: Sequence[np.ndarray],
 ) -> list[Item]:
-  """Rows of the first rollout of each prompt; all arrays on the host."""
+  """Rows of the first rollout of each prompt; all arrays on the host.
+
+  Args:
+    examples: P of them, or fewer than the arrays have rows.
+    budget: visual tokens of the global view.
+    probe: its name.
+    trajectory: the rollouts.
+    verdicts: of the judge.
+    terms: what `box_terms` gives.
+  """
   rows = []
   for p, example in enumerate(examples):
     verdict, crops = verdicts[p][0], int(trajectory.crops[p, 0])
     known = crops > 0 and len(example.boxes) > 0
-    iou, coverage, _ = (float(t[p, 0]) if known else None for t in terms)
+    iou, coverage = (float(t[p, 0]) if known else None for t in terms[:2])
     box = trajectory.boxes[p, 0, crops - 1].tolist() if crops else None
     rows.append(
       Item(
@@ -100,6 +121,7 @@ def make_items(
         coverage=coverage,
         area=float(terms[2][p, 0]) if crops else None,
         box=tuple(box) if box else None,
+        apart=bool(terms[3][p, 0]) if crops and probe == "other" else None,
       )
     )
   return rows
@@ -113,5 +135,8 @@ def save_items(path: str | os.PathLike[str], rows: Sequence[Item]) -> None:
 
 def load_items(path: str | os.PathLike[str]) -> list[Item]:
   """Reads what `save_items` wrote."""
-  lines = pathlib.Path(path).read_text().splitlines()
-  return [Item(**json.loads(line)) for line in lines]
+  rows = map(json.loads, pathlib.Path(path).read_text().splitlines())
+  return [
+    Item(**row | {"box": tuple(row["box"]) if row["box"] else None})
+    for row in rows
+  ]

@@ -18,6 +18,7 @@ from lfpc_jax import files
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import items as items_lib
+from lfpc_jax.evaluation import probe_results
 from lfpc_jax.evaluation import records as records_lib
 from lfpc_jax.evaluation.items import Item
 from lfpc_jax.models.parameters import Params
@@ -45,9 +46,11 @@ class Evaluation:
   compile_seconds: dict[int, float]
 
   def save(self, folder: pathlib.Path, manifest: dict[str, Any]) -> None:
-    """Writes items.jsonl, records.jsonl and, last, evaluation.json."""
+    """Writes items, probes, records (.jsonl) and, last, evaluation.json."""
     folder.mkdir(parents=True, exist_ok=True)
     items_lib.save_items(folder / "items.jsonl", self.rows)
+    found = probe_results.measure(manifest["policy"], self.rows)
+    probe_results.save(folder / "probes.jsonl", found)
     save_records(folder / "records.jsonl", self.records)
     content = manifest | {
       "seconds_per_question": self.seconds,

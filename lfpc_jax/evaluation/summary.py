@@ -1,4 +1,4 @@
-"""Tables from rows: means with confidence intervals, paired differences."""
+"""Tables from rows: means with confidence intervals."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lfpc_jax import statistics
 from lfpc_jax.evaluation.items import Item
+from lfpc_jax.evaluation.probe_results import probe_difference
 from lfpc_jax.report.results import PolicyResult
 from lfpc_jax.report.tables import Column, ResultTable
 from lfpc_jax.statistics import Estimate
@@ -19,26 +20,6 @@ def _mean(values: Sequence[float | None]) -> Estimate | None:
 def _share(flags: Sequence[bool]) -> Estimate | None:
   flags = list(flags)
   return statistics.proportion(sum(flags), len(flags)) if flags else None
-
-
-def probe_difference(
-  rows: Sequence[Item], probe: str, budget: int
-) -> Estimate | None:
-  """Accuracy under the probe minus accuracy without, paired by question."""
-  without = _correct(rows, "none", budget)
-  under = _correct(rows, probe, budget)
-  if not under or not without:
-    return None
-  pairs = statistics.pair_by_item(under, without)
-  return statistics.paired_difference(*pairs)
-
-
-def _correct(rows, probe, budget) -> dict[str, float]:
-  return {
-    row.id: float(row.correct)
-    for row in rows
-    if row.probe == probe and row.budget == budget
-  }
 
 
 def _negated(estimate: Estimate | None) -> Estimate | None:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 _NEGATIVE = -1e30  # a masked score; finite, so that an empty row is no NaN
 
 
-def _scores(q, k, mask):
+def scores(q, k, mask):
   """Scaled scores f32[B, K, R, Tq, Tk] for R query heads per kv head."""
   scale = q.shape[-1] ** -0.5
   q = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
@@ -23,7 +23,7 @@ def _scores(q, k, mask):
 
 
 def _attend(q, k, v, mask):
-  s = _scores(q, k, mask)
+  s = scores(q, k, mask)
   top = jax.lax.stop_gradient(jnp.max(s, axis=-1, keepdims=True))
   weight = jnp.exp(s - top)
   total = jnp.sum(weight, axis=-1)

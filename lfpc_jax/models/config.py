@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import pathlib
 from typing import Any
@@ -68,6 +69,66 @@ class TextConfig:
     return self.width // self.heads
 
 
+DTYPES = ("float32", "bfloat16")
+
+
+def check_dtype(field: str, dtype: str) -> str:
+  """`dtype`, if policies can be kept, run and trained in it.
+
+  Raises:
+    UserError: they cannot; names the config's field.
+  """
+  if dtype not in DTYPES:
+    raise UserError(f"{field}={dtype!r}: choose one of {', '.join(DTYPES)}")
+  return dtype
+
+
+LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """Low-rank adapters on the decoder's linear layers (arXiv 2106.09685).
+
+  Attributes:
+    rank: columns of A and rows of B; 0 means no adapters.
+    alpha: the adapters' output is multiplied by alpha / rank.
+    targets: which linear layers have one, of `LORA_TARGETS`.
+  """
+
+  rank: int = 0
+  alpha: float = 16.0
+  targets: tuple[str, ...] = LORA_TARGETS
+
+  def __post_init__(self) -> None:
+    """Refuses adapters that cannot be made."""
+    object.__setattr__(self, "targets", tuple(self.targets))
+    if self.rank < 0 or self.rank != int(self.rank):
+      raise UserError(
+        f"policy.lora.rank={self.rank}: give a whole number, 0 for no adapters"
+      )
+    if not self.alpha > 0:
+      raise UserError(f"policy.lora.alpha={self.alpha}: must be > 0")
+    if not self.targets or len(set(self.targets)) < len(self.targets):
+      raise UserError(
+        f"policy.lora.targets={self.targets!r}: name each layer once, at "
+        f"least one of {', '.join(LORA_TARGETS)}"
+      )
+    for name in self.targets:
+      if name not in LORA_TARGETS:
+        near = difflib.get_close_matches(str(name), LORA_TARGETS, 1, 0.3)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(
+          f"policy.lora.targets: the decoder has no layer {name!r}, only "
+          f"{', '.join(LORA_TARGETS)}{hint}"
+        )
+
+  @property
+  def scale(self) -> float:
+    """What the adapters' output is multiplied by."""
+    return self.alpha / self.rank
+
+
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
   """A whole policy.
@@ -85,6 +146,7 @@ class PolicyConfig:
   remat: str = "layer"  # 'none' keeps all activations, 'layer' one per layer
   logit_chunk: int = 1024  # tokens whose logits exist at one time
   attention_chunk: int = 1024  # queries whose scores exist at one time
+  lora: LoraConfig = LoraConfig()
 
   def __post_init__(self) -> None:
     """Refuses sizes that no Qwen2.5-VL can have."""
@@ -103,6 +165,11 @@ class PolicyConfig:
         raise UserError(f"policy config: {name} is {rest}, must be 0")
     if self.remat not in ("none", "layer"):
       raise UserError(f"policy config: remat={self.remat!r}: 'none' or 'layer'")
+    if self.lora.rank > text.width:
+      raise UserError(
+        f"policy.lora.rank={self.lora.rank} is above the decoder's width "
+        f"{text.width}: choose a lower rank"
+      )
 
 
 def _text(width, mlp_width, depth, heads, kv_heads, vocab_size=152_064):

@@ -12,7 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from lfpc_jax.models import attention, rotary
+from lfpc_jax.models import attention, lora, rotary
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.layers import dense, rms_norm, swiglu
 from lfpc_jax.models.parameters import Params
@@ -51,7 +51,7 @@ def empty_suffix(
   return SuffixCache(zeros, zeros)
 
 
-def _project(config, params, x, angles):
+def project(config, params, x, angles):
   """Rotated queries and keys, and values, of normed x."""
   x = rms_norm(params["norm1"], x, config.text.norm_epsilon)
   q = rotary.rotate(dense(params["q"], x), angles)
@@ -59,7 +59,7 @@ def _project(config, params, x, angles):
   return q, k, dense(params["v"], x)
 
 
-def _finish(config, params, x, mixed):
+def finish(config, params, x, mixed):
   """The layer's second half: output projection and SwiGLU."""
   x = x + dense(params["o"], mixed, inputs=2)
   normed = rms_norm(params["norm2"], x, config.text.norm_epsilon)
@@ -102,19 +102,22 @@ def run_prefix(
   mask = (slot[:, None] >= slot[None])[None]
 
   def step(x, layer):
-    q, k, v = _project(config, layer, x, angles)
+    q, k, v = project(config, layer, x, angles)
     mixed, _ = attention.attend(q, k, v, mask, config.attention_chunk)
-    return _finish(config, layer, x, mixed), (k, v)
+    return finish(config, layer, x, mixed), (k, v)
 
   x = x.astype(config.dtype)
-  x, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, params["layers"])
+  layers = lora.adapt(config, params)
+  x, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, layers)
   return x, PrefixCache(k, v, length)
 
 
-def _suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
+def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
   """Attention of q[P, G, t, H, .] to the prefix and to suffix keys k, v.
 
-  A query in slot s reads the suffix keys of slots <= s.
+  A query in slot s reads the suffix keys of slots <= s. Arguments as in
+  `extend`; k and v are [P, G, T, K, head_dim], the prefix's are
+  [P, S, K, head_dim].
   """
   p, g, t = q.shape[:3]
   chunk = config.attention_chunk
@@ -160,30 +163,30 @@ def extend(
   x = x.astype(config.dtype)
   rows = jnp.arange(x.shape[0])[:, None, None]
   cols = jnp.arange(x.shape[1])[None, :, None]
-  shared = (params["layers"], prefix.k, prefix.v)
+  shared = (lora.adapt(config, params), prefix.k, prefix.v)
 
   def whole(x, layer):
     layer, prefix_k, prefix_v = layer
-    q, k, v = _project(config, layer, x, angles)
-    mixed = _suffix_attention(
+    q, k, v = project(config, layer, x, angles)
+    mixed = suffix_attention(
       config, q, k, v, slots, prefix_k, prefix_v, prefix.length
     )
-    return _finish(config, layer, x, mixed), None
+    return finish(config, layer, x, mixed), None
 
   def cached(carry, layer):
     x, keys, values, number = carry
     layer, prefix_k, prefix_v = layer
-    q, k, v = _project(config, layer, x, angles)
+    q, k, v = project(config, layer, x, angles)
     place = (number, rows, cols, slots)
     # The whole cache is the carry and is written in place: no copy per layer.
     keys = keys.at[place].set(k.astype(keys.dtype), mode="drop")
     values = values.at[place].set(v.astype(values.dtype), mode="drop")
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
-    mixed = _suffix_attention(
+    mixed = suffix_attention(
       config, q, k, v, slots, prefix_k, prefix_v, prefix.length
     )
-    return (_finish(config, layer, x, mixed), keys, values, number + 1), None
+    return (finish(config, layer, x, mixed), keys, values, number + 1), None
 
   if cache is None:
     x, _ = jax.lax.scan(_maybe_remat(config, whole), x, shared)

@@ -17,14 +17,22 @@ def rms_norm(params: Params, x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
 
 
 def dense(params: Params, x: jax.Array, inputs: int = 1) -> jax.Array:
-  """Contracts the last `inputs` axes of x with the kernel's first ones."""
-  kernel = params["kernel"].astype(x.dtype)
-  last = tuple(range(x.ndim - inputs, x.ndim))
-  first = tuple(range(inputs))
-  y = jax.lax.dot_general(x, kernel, ((last, first), ((), ())))
+  """Contracts the last `inputs` axes of x with the kernel's first ones.
+
+  Adds the bias and the low-rank adapter, (x a) b, that `params` may hold.
+  """
+  y = _contract(x, params["kernel"], inputs)
   if "bias" in params:
     y = y + params["bias"].astype(x.dtype)
+  if "a" in params:
+    y = y + _contract(_contract(x, params["a"], inputs), params["b"], 1)
   return y
+
+
+def _contract(x: jax.Array, kernel: jax.Array, inputs: int) -> jax.Array:
+  last = tuple(range(x.ndim - inputs, x.ndim))
+  axes = (last, tuple(range(inputs))), ((), ())
+  return jax.lax.dot_general(x, kernel.astype(x.dtype), axes)
 
 
 def swiglu(params: Params, x: jax.Array) -> jax.Array:

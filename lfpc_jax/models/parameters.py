@@ -2,25 +2,32 @@
 
 Flax NNX modules declare; the forward pass reads the plain nested dictionary
 that `initialise` returns. Layers are stacked: each parameter of a layer has a
-leading axis of length L, so that one `lax.scan` runs them all.
+leading axis of length L, so that one `lax.scan` runs them all. If the config
+asks for adapters, they are a part of their own, "lora".
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
-from lfpc_jax.models.config import PolicyConfig, TextConfig, VisionConfig
+from lfpc_jax.models.config import (
+  LoraConfig,
+  PolicyConfig,
+  TextConfig,
+  VisionConfig,
+)
 
 Params = dict[str, Any]  # nested; the leaves are arrays
 _INIT = nnx.initializers.normal(0.02)
 
 
-def _declare(rngs, init, shape, axes) -> nnx.Param:
-  return nnx.Param(init(rngs.params(), shape, jnp.float32), axes=axes)
+def _declare(rngs, init, shape, axes, kind=nnx.Param) -> nnx.Param:
+  return kind(init(rngs.params(), shape, jnp.float32), axes=axes)
 
 
 class Dense(nnx.Module):
@@ -119,6 +126,39 @@ class DecoderLayers(nnx.Module):
     self.down = dense((f,), (d,), mlp, embed)
 
 
+class Adapter(nnx.Module):
+  """The pair A `[L, *inputs, rank]` and B `[L, rank, *outputs]` of a kernel.
+
+  `nnx.LoRA` declares one 2-D pair and wraps the call of one module; here the
+  layers are stacked, heads lie apart and there are no calls, so that of it
+  the variable's type serves alone.
+  """
+
+  def __init__(self, rngs: nnx.Rngs, kernel: nnx.Param, inputs: int, rank: int):
+    """Reads sizes and axes off the kernel; `inputs` axes of it are inputs."""
+    shape, axes, cut = kernel.shape, kernel.get_metadata()["axes"], inputs + 1
+    # As PEFT: uniform in +- 1 / sqrt(fan-in), and B zero, so that the
+    # adapted policy begins as the policy itself.
+    start = nnx.initializers.variance_scaling(
+      1 / 3, "fan_in", "uniform", range(1, cut), cut, (0,)
+    )
+    shapes = (*shape[:cut], rank), (shape[0], rank, *shape[cut:])
+    names = (*axes[:cut], "lora_rank"), (axes[0], "lora_rank", *axes[cut:])
+    zeros, kind = nnx.initializers.zeros, nnx.LoRAParam
+    self.a = _declare(rngs, start, shapes[0], names[0], kind)
+    self.b = _declare(rngs, zeros, shapes[1], names[1], kind)
+
+
+class Adapters(nnx.Module):
+  """An adapter for each target among the decoder's linear layers."""
+
+  def __init__(self, layers: DecoderLayers, lora: LoraConfig, rngs: nnx.Rngs):
+    """`layers` gives the sizes."""
+    for name in lora.targets:
+      kernel, inputs = getattr(layers, name).kernel, 2 if name == "o" else 1
+      setattr(self, name, Adapter(rngs, kernel, inputs, lora.rank))
+
+
 class Policy(nnx.Module):
   """All parameters of a Qwen2.5-VL."""
 
@@ -132,22 +172,38 @@ class Policy(nnx.Module):
     self.norm = Scale(rngs, (), text.width, (), "norm")
     if not config.tie_word_embeddings:
       self.head = _declare(rngs, _INIT, table, axes)
+    if config.lora.rank:
+      self.lora = Adapters(self.layers, config.lora, rngs)
 
 
 def _state(config: PolicyConfig, seed: int | jax.Array) -> nnx.State:
   return nnx.state(Policy(config, nnx.Rngs(seed)), nnx.Param)
 
 
+def declared(config: PolicyConfig, key: jax.Array) -> Params:
+  """The initial values; under `jax.jit` only what is used is computed."""
+  return nnx.to_pure_dict(_state(config, key))
+
+
 def initialise(config: PolicyConfig, seed: int = 0) -> Params:
   """Random float32 parameters, normal with deviation 0.02."""
-  make = jax.jit(lambda key: nnx.to_pure_dict(_state(config, key)))
-  return make(jax.random.key(seed))
+  return jax.jit(lambda key: declared(config, key))(jax.random.key(seed))
 
 
 def abstract(config: PolicyConfig, dtype: Any = jnp.float32) -> Params:
-  """The tree of shapes, without allocating anything."""
+  """The tree of shapes, without allocating anything.
+
+  Args:
+    config: the policy.
+    dtype: precision of all, or a dictionary with that of each top-level part.
+  """
   tree = jax.eval_shape(lambda: nnx.to_pure_dict(_state(config, 0)))
-  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), tree)
+
+  def describe(path, x):
+    kind = dtype[path[0].key] if isinstance(dtype, Mapping) else dtype
+    return jax.ShapeDtypeStruct(x.shape, kind)
+
+  return jax.tree_util.tree_map_with_path(describe, tree)
 
 
 def logical_axes(config: PolicyConfig) -> Params:

@@ -7,6 +7,7 @@ besides the parameters. Only safetensors are read: nothing is unpickled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 import json
 import os
 import pathlib
@@ -21,7 +22,7 @@ import safetensors.numpy
 
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import config as config_lib
-from lfpc_jax.models import layout, parameters, weight_files
+from lfpc_jax.models import layout, lora, parameters, weight_files
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 
@@ -61,12 +62,13 @@ def load(
     directory: holds config.json and model.safetensors, or its shards and
       their index.
     config: the policy; None reads config.json.
-    dtype: precision of the parameters; None keeps each as it is stored.
+    dtype: precision of the parameters, or a dictionary with that of each
+      top-level part; None keeps each as it is stored.
     shardings: a tree as the parameters' of `jax.sharding.Sharding`; None puts
       everything on the default device.
 
   Returns:
-    The config and the parameters.
+    The config and the parameters, without adapters: `lora.initialise`.
 
   Raises:
     UserError: a file or a tensor is missing, unknown, damaged or of another
@@ -80,7 +82,10 @@ def load(
   for tensor in layout.tensors(config):
     shape = layout.lookup(shapes, tensor.path).shape
     sharding = shardings and layout.lookup(shardings, tensor.path)
-    leaf = _load_parameter(tensor, files, shape, dtype, sharding)
+    wanted = dtype
+    if isinstance(dtype, Mapping):
+      wanted = dtype[tensor.path.split(".")[0]]
+    leaf = _load_parameter(tensor, files, shape, wanted, sharding)
     layout.insert(params, tensor.path, leaf)
   return config, params
 
@@ -143,8 +148,8 @@ def save(
 ) -> None:
   """Saves a model that transformers and vLLM load.
 
-  The directory appears whole or not at all. All processes must call this;
-  process 0 writes.
+  The directory appears whole or not at all. Adapters are merged, layer by
+  layer. All processes must call this; process 0 writes.
 
   Args:
     directory: must not exist, or be empty.
@@ -228,7 +233,8 @@ def _save_tensors(part, config, params, dtype, max_shard_bytes: int) -> None:
     data = {}
     for tensor, layer, name in rows:
       leaf = layout.lookup(params, tensor.path)
-      leaf = _fetch(leaf[layer] if tensor.stacked else leaf)
+      leaf = leaf[layer] if tensor.stacked else leaf
+      leaf = _fetch(lora.merged_layer(config, params, tensor.path, layer, leaf))
       leaf = leaf.astype(dtype or leaf.dtype)
       data[name] = layout.to_published(config, tensor, leaf)
       weight_map[name] = file

@@ -46,6 +46,7 @@ DEFAULT_RULES: Rules = {
   "mlp": ("tensor",),
   "vocab": ("tensor",),
   "layers": (),
+  "lora_rank": (),
   "norm": (),
   "vision_embed": ("fsdp",),
   "vision_heads": ("tensor",),

@@ -1,4 +1,4 @@
-"""Second step: the whole policy learns to converse, on a frozen tower.
+"""Conversations about pooled scenes, for the second step of pretraining.
 
 Each conversation follows one of two forms: the answer at once, or a tool call
 with a rough box, the crop, then the answer. Boxes are rough by construction
@@ -12,22 +12,16 @@ from __future__ import annotations
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lfpc_jax.data import prompts
-from lfpc_jax.data.tokenizer import Tokenizer, Verbatim
-from lfpc_jax.models import decoder
-from lfpc_jax.models import policy as policy_lib
-from lfpc_jax.models.config import PolicyConfig
-from lfpc_jax.models.parameters import Params
 from lfpc_jax.pretraining import pool as pool_lib
 from lfpc_jax.pretraining import views
 from lfpc_jax.pretraining.features import CROPS, Features
+from lfpc_jax.pretraining.writer import Conversation, Writer
 
-_STYLE = "short"
 _TARGETS = 16  # the policy's own tokens in the longest conversation
-_BINS = 20  # rows and columns that the position heads name
+DIGIT_WEIGHT = 3.0  # of the answer's digit: the fixed text around it is easy
+IN_VIEW, IN_CROP = 1, 2  # where a target slot is to look
 
 
 @jax.tree_util.register_dataclass
@@ -41,7 +35,12 @@ class Dialogues:
   tokens, positions, visual: the suffixes, i32[P, G, T], [.., 3], [P, G, T].
   target_slot: suffix slots whose next token is the policy's, i32[P, G, 16].
   weight: of those in the loss, 0 for padding, f32[P, G, 16].
+  look: IN_VIEW or IN_CROP where a target is a box's number or the answer's
+    digit, else 0, i32[P, G, 16].
   crops: the tower's outputs for the crops, [P, G, 16, D].
+  colour_slot: suffix slot of the question's colour word, i32[P, G].
+  view_cells, crop_cells: tokens that hold the asked digit,
+    bool[P, G, N], bool[P, G, 16].
   """
 
   prefix_tokens: jax.Array
@@ -54,96 +53,11 @@ class Dialogues:
   visual: jax.Array
   target_slot: jax.Array
   weight: jax.Array
+  look: jax.Array
   crops: jax.Array
-
-
-class Writer:
-  """Turns scenes into token sequences, in the prompt style of the policy."""
-
-  def __init__(self, tokenizer: Tokenizer):
-    """Encodes what all conversations share, once."""
-    self.tokenizer = tokenizer
-    head, _, tail = prompts.prompt_text("?", style=_STYLE)
-    head = tokenizer.encode(head)
-    place = head.index(tokenizer.special.image_pad)
-    self.head, self.close = head[:place], head[place + 1 :]
-    self.tail = tokenizer.encode(tail)
-    before, after = prompts.observation_tokens(tokenizer, _STYLE)
-    self.before, self.after = list(before), list(after)
-    self.pad = tokenizer.special.image_pad
-    self.cache: dict[str, list[int]] = {}
-
-  def _ids(self, text: str) -> list[int]:
-    if text not in self.cache:
-      self.cache[text] = self.tokenizer.encode(Verbatim(text))
-    return self.cache[text]
-
-  def _plain(self, text: str) -> list[int]:
-    if text not in self.cache:
-      self.cache[text] = self.tokenizer.encode(text)
-    return self.cache[text]
-
-  def prefix(self, grid: tuple[int, int], capacity: int):
-    """System text and image, padded to `capacity` visual tokens.
-
-    Returns:
-      tokens, positions, visual index, length, and the next rotary position.
-    """
-    a, number = len(self.head), grid[0] * grid[1]
-    tokens = self.head + [self.pad] * number + self.close
-    k = np.arange(number)
-    image = np.stack(
-      [np.full(number, a), a + k // grid[1], a + k % grid[1]], -1
-    )
-    text = np.repeat(np.arange(a)[:, None], 3, 1)
-    end = a + max(grid)
-    close = end + np.repeat(np.arange(len(self.close))[:, None], 3, 1)
-    positions = np.concatenate([text, image, close])
-    visual = np.full(len(tokens), -1)
-    visual[a : a + number] = k
-    pad = capacity - number
-    return (
-      np.pad(tokens, (0, pad)).astype(np.int32),
-      np.pad(positions, ((0, pad), (0, 0))).astype(np.int32),
-      np.pad(visual, (0, pad), constant_values=-1).astype(np.int32),
-      np.int32(len(tokens)),
-      end + len(self.close),
-    )
-
-  def conversation(self, question, call, grid, answer, position):
-    """Tokens, positions, visual index, weights and the answer's slot.
-
-    Args:
-      question: its text.
-      call: the box as shown, four integers, or None to answer at once.
-      grid: (rows, cols) of the crop.
-      answer: the answer's text.
-      position: rotary position of the first token.
-    """
-    parts = [(self._ids(question), 0.0), (self.tail, 0.0)]
-    if call is not None:
-      text = (
-        '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": ['
-        + ", ".join(str(v) for v in call)
-        + "]}}\n</tool_call>"
-      )
-      visual = [self.pad] * (grid[0] * grid[1])
-      parts += [(self.tokenizer.encode(text), 1.0), (self.before, 0.0)]
-      parts += [(visual, 0.0), (self.after, 0.0)]
-    final = self._plain(f"<answer>{answer}</answer><|im_end|>")
-    parts.append((final, 1.0))
-    tokens = np.concatenate([np.array(p, np.int64) for p, _ in parts])
-    weight = np.concatenate([np.full(len(p), w) for p, w in parts])
-    positions = np.repeat(np.arange(len(tokens))[:, None], 3, 1)
-    index = np.full(len(tokens), -1)
-    if call is not None:
-      first = sum(len(p) for p, _ in parts[:4])
-      k = np.arange(grid[0] * grid[1])
-      index[first + k] = k
-      spot = np.stack([0 * k, k // grid[1], k % grid[1]], -1)
-      positions[first + k] = first + spot
-      positions[first + len(k) :] += max(grid) - len(k)
-    return tokens, positions + position, index, weight, len(tokens) - 4
+  colour_slot: jax.Array
+  view_cells: jax.Array
+  crop_cells: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -239,108 +153,73 @@ def make_batch(
 def _prompt_row(rng, pool, features, writer, kind: Kind, m: int):
   """The arrays of one image and its conversations."""
   size = pool.images.shape[1]
+  region = np.array((0, 0, size, size))
   if kind.level:
     side = int(kind.level**0.5)
     grid, view = (side, side), features.levels[kind.level][m]
-    scale = np.full(4, side * views.CELL / size)
   else:
     # A crop is the whole image; all its conversations ask about one sign.
     first, crop, _ = _draw(rng, pool, features, m, True)
     grid = tuple(int(v) for v in features.crop_grids[m, first, crop])
     view = features.crops[m, first, crop]
+    region = features.crop_boxes[m, first, crop]
   head = writer.prefix(grid, len(view))
   parts = []
   for _ in range(kind.group):
     s, c, question = _draw(rng, pool, features, m, False)
     while not kind.level and (s, c) != (first, crop):
       s, c, question = _draw(rng, pool, features, m, True)
-    call = None
+    call, box = None, features.crop_boxes[m, s, c]
+    crop_grid, ink = features.crop_grids[m, s, c], pool.digits[m, s]
     if kind.calls:
-      x1, y1, x2, y2 = features.crop_boxes[m, s, c] * scale
+      x1, y1, x2, y2 = box * (side * views.CELL / size)
       call = (int(x1), int(y1), int(np.ceil(x2)), int(np.ceil(y2)))
     text = writer.conversation(
-      question, call, features.crop_grids[m, s, c], pool.digit[m, s], head[4]
+      question, call, crop_grid, pool.digit[m, s], head[4]
     )
-    crop_view = features.crops[m, s, c] if kind.calls else view[:1] * 0
-    parts.append((*_padded(text, kind.slots), crop_view))
+    seen = kind.calls and _visible(pool, features, m, s, c, -1)
+    parts.append(
+      (
+        *_padded(text, kind.slots, seen),
+        features.crops[m, s, c] if kind.calls else view[:1] * 0,
+        text.colour,
+        _cells(ink, region, grid, len(view)),
+        _cells(ink, box, crop_grid, 16 if kind.calls else 1),
+      )
+    )
   return (*head[:4], view, *(np.stack(p) for p in zip(*parts, strict=True)))
 
 
-def _padded(text, slots: int):
+def _cells(ink, region, grid, capacity: int) -> np.ndarray:
+  """Which tokens of a view of `region` hold much of a box, bool[capacity]."""
+  rows, cols = grid
+  scale = np.array([cols, rows]) / (region[2:] - region[:2])
+  low, high = (ink[:2] - region[:2]) * scale, (ink[2:] - region[:2]) * scale
+  corner = np.stack([np.arange(capacity) % cols, np.arange(capacity) // cols])
+  width = np.minimum(high[:, None], corner + 1) - np.maximum(
+    low[:, None], corner
+  )
+  area = np.prod(np.clip(width, 0, None), axis=0)
+  area[rows * cols :] = 0
+  return (area > 0) & (area >= 0.3 * area.max())
+
+
+def _padded(text: Conversation, slots: int, seen: bool):
   """One conversation in T slots, with the slots that predict its tokens."""
-  ids, place, visual, weight, answer = text
-  n = len(ids)
+  n = len(text.tokens)
   tokens, index = np.zeros(slots, np.int32), np.full(slots, -1, np.int32)
   positions = np.zeros((slots, 3), np.int32)
-  tokens[:n], positions[:n], index[:n] = ids, place, visual
-  predicted = np.flatnonzero(weight > 0)
-  slot, value = np.zeros(_TARGETS, np.int32), np.zeros(_TARGETS, np.float32)
-  slot[: len(predicted)] = predicted - 1
-  # The answer's digit is what matters, the fixed text around it is easy.
-  value[: len(predicted)] = np.where(predicted - 1 == answer, 3.0, 1.0)
-  return tokens, positions, index, slot, value
-
-
-def init_heads(key: jax.Array, width: int) -> Params:
-  """Auxiliary heads that name row and column of an image token."""
-  shape = (2, width, _BINS)
-  return {"position": jax.random.normal(key, shape) * width**-0.5}
-
-
-def _position_loss(config, trained, x, batch):
-  """After two layers an image token must name its row and its column.
-
-  Without it, nothing in the policy ever learns absolute coordinates: rotary
-  positions are relative, and the text before the image is the only anchor.
-  """
-  policy = trained["policy"]
-  shallow = {"layers": jax.tree.map(lambda p: p[:2], policy["layers"])}
-  positions, visual = batch.prefix_positions, batch.prefix_visual >= 0
-  hidden, _ = decoder.run_prefix(config, shallow, x, positions, batch.length)
-  hidden = hidden * jax.lax.rsqrt(jnp.mean(hidden**2, -1, keepdims=True) + 1e-6)
-  first = jnp.argmax(visual, axis=1)
-  start = jnp.take_along_axis(positions[..., 0], first[:, None], axis=1)
-  total = 0.0
-  for axis in range(2):
-    scores = hidden @ trained["heads"]["position"][axis]
-    target = jnp.clip(positions[..., axis + 1] - start, 0, _BINS - 1)
-    logp = jax.nn.log_softmax(scores)
-    picked = jnp.take_along_axis(logp, target[..., None], -1)[..., 0]
-    total -= jnp.sum(picked * visual) / jnp.sum(visual)
-  return total / 2
-
-
-def loss(
-  config: PolicyConfig, trained: Params, batch: Dialogues
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Weighted next-token loss of the policy's own tokens, and the heads'."""
-  policy = trained["policy"]
-  x = policy_lib.embed(
-    config, policy, batch.prefix_tokens, batch.prefix_visual, batch.view
+  tokens[:n], positions[:n], index[:n] = (
+    text.tokens,
+    text.positions,
+    text.visual,
   )
-  cache = decoder.prefill(
-    config, policy, x, batch.prefix_positions, batch.length
-  )
-  y = policy_lib.embed(config, policy, batch.tokens, batch.visual, batch.crops)
-  slots = jnp.broadcast_to(jnp.arange(y.shape[2]), y.shape[:3])
-  hidden, _ = decoder.extend(config, policy, y, batch.positions, slots, cache)
-  hidden = jnp.take_along_axis(hidden, batch.target_slot[..., None], axis=2)
-  targets = jnp.take_along_axis(batch.tokens, batch.target_slot + 1, axis=2)
-  scores = policy_lib.logits(config, policy, hidden)
-  logp = jax.nn.log_softmax(scores)
-  picked = jnp.take_along_axis(logp, targets[..., None], axis=-1)[..., 0]
-  text = -jnp.sum(picked * batch.weight) / jnp.sum(batch.weight)
-  where = _position_loss(config, trained, x, batch)
-  digit = batch.weight == 3.0
-  right = jnp.sum((jnp.argmax(scores, -1) == targets) & digit) / jnp.sum(digit)
-  calls = batch.crops.shape[2] > 1
-  form = "crop" if calls else "direct"
-  metrics = {
-    "loss": text,
-    "where": where,
-    f"{form}_{batch.view.shape[1]}_{batch.tokens.shape[0]}": right,
-  }
-  if calls:
-    others = batch.weight == 1.0
-    metrics["call"] = -jnp.sum(picked * others) / jnp.sum(others)
-  return text + 0.3 * where, metrics
+  predicted = np.flatnonzero(text.weight > 0)
+  k = len(predicted)
+  slot, look = np.zeros((2, _TARGETS), np.int32)
+  value = np.zeros(_TARGETS, np.float32)
+  slot[:k] = predicted - 1
+  value[:k] = np.where(predicted == text.answer, DIGIT_WEIGHT, 1.0)
+  look[:k][np.isin(predicted, text.numbers)] = IN_VIEW
+  look[:k][predicted == text.answer] = IN_CROP if seen else IN_VIEW
+  return tokens, positions, index, slot, value, look

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import multiprocessing
@@ -90,11 +91,15 @@ def make_pool(
     images = np.lib.format.open_memmap(
       images_path, "w+", np.uint8, (number, size, size, 3)
     )
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context) as executor:
-      scenes = executor.map(
-        functools.partial(_compose, specs), range(number), chunksize=64
-      )
+    compose = functools.partial(_compose, specs)
+    with contextlib.ExitStack() as stack:
+      scenes = map(compose, range(number))
+      if workers > 1:
+        executor = concurrent.futures.ProcessPoolExecutor(
+          workers, multiprocessing.get_context("spawn")
+        )
+        stack.enter_context(executor)
+        scenes = executor.map(compose, range(number), chunksize=64)
       tables = []
       for place, (image, table) in enumerate(scenes):
         images[place] = image

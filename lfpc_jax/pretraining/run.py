@@ -15,8 +15,16 @@ from lfpc_jax.data.tokenizer import Tokenizer
 from lfpc_jax.models import published
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.pretraining import dialogues, initial, loop, pool, tower
+from lfpc_jax.pretraining import (
+  dialogue_loss,
+  dialogues,
+  initial,
+  loop,
+  pool,
+  tower,
+)
 from lfpc_jax.pretraining import features as features_lib
+from lfpc_jax.pretraining import writer as writer_lib
 
 
 def _say(name: str, step: int, numbers: dict[str, float]) -> None:
@@ -72,15 +80,15 @@ def _train_dialogues(
     dialogues.make_batch,
     pool=scenes,
     features=features,
-    writer=dialogues.Writer(tokenizer),
+    writer=writer_lib.Writer(tokenizer),
   )
 
   def loss(trained, batch):
     whole = trained["policy"]
     frozen = whole | {"vision": jax.lax.stop_gradient(whole["vision"])}
-    return dialogues.loss(policy, trained | {"policy": frozen}, batch)
+    return dialogue_loss.loss(policy, trained | {"policy": frozen}, batch)
 
-  heads = dialogues.init_heads(
+  heads = dialogue_loss.init_heads(
     jax.random.key(config.seed + 2), policy.text.width
   )
   trained = {"policy": params, "heads": heads}

@@ -82,7 +82,9 @@ def score(
     over_long=over_long if update.mask_over_long else None,
     drop_zero_variance=update.drop_zero_variance,
   )
-  values = advantages.group_advantages(terms.total, form=update.advantage)
+  values = advantages.group_advantages(
+    terms.total, form=update.advantage, epsilon=update.advantage_epsilon
+  )
   return values, mask, _metrics(batch, trajectory, correct, formed, geo, terms)
 
 
@@ -114,6 +116,7 @@ def _metrics(batch, trajectory, correct, formed, geo, terms):
     "zero_variance": advantages.zero_variance_share(terms.total),
     "written_tokens": jnp.mean(written),
     "cut_off": jnp.mean(trajectory.stop != Stop.ANSWERED),
+    "endless_calls": jnp.mean(trajectory.stop == Stop.TURNS),
     "decode_use": jnp.sum(written)
     / (written.size * jnp.maximum(trajectory.steps, 1)),
   }

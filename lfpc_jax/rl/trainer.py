@@ -19,7 +19,9 @@ from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
-from lfpc_jax.rl import scoring
+from lfpc_jax.models.config import check_dtype
+from lfpc_jax.rl import precision, scoring
+from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
 from lfpc_jax.rollout.episode import Rollout
@@ -36,15 +38,17 @@ class Prepared(NamedTuple):
 
 def make_optimiser(config: Any) -> optax.GradientTransformation:
   """AdamW behind a clipped gradient norm, constant after a warm-up."""
+  dtype = check_dtype("optimizer.dtype", config.dtype)
   rate = config.learning_rate
   if config.warmup_steps:
     rate = optax.linear_schedule(0.0, rate, config.warmup_steps)
-  return optax.chain(
+  steps = optax.chain(
     optax.clip_by_global_norm(config.clip_norm),
     optax.adamw(
       rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
     ),
   )
+  return precision.keep_in(steps, dtype)
 
 
 class Trainer:
@@ -54,7 +58,9 @@ class Trainer:
     """Reads data, policy and latest checkpoint; compiles nothing yet."""
     self.config = config
     self.workdir = pathlib.Path(workdir)
-    self.capacity = gap_lib.view_capacity(config.gap)
+    self.source = loader.open_data(config.data, config.data.split)
+    self.gap = gap_lib.open_gap(config, len(self.source))
+    self.capacity = self.gap.capacity
     self.agent = agent_lib.make_agent(config, self.capacity)
     self.reward = RewardConfig(**config.reward)
     self.rules = UpdateConfig(**config.rl)
@@ -78,20 +84,22 @@ class Trainer:
       functools.partial(scoring.score, self.reward, self.rules)
     )
     self.update = jax.jit(self.learner.update, donate_argnums=0)
-    self.source = loader.open_scenes(
-      config.data.dir, config.data.difficulty, config.data.split
-    )
+    self.thresholds = AlarmConfig(**config.alarms)
 
   def prepare(self, step: int, examples: Sequence[Example]) -> Prepared:
     """Packs a step's examples at the budgets of its gap."""
-    number = len(examples)
-    budgets = gap_lib.budgets(self.config.gap, self.config.seed, step, number)
+    budgets = self.gap.budgets(step, [example.id for example in examples])
     return Prepared(examples, self.agent.packer.pack(examples, budgets))
 
   def initial_state(self) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step.
+
+    It is committed to its devices, as a restored one is: otherwise a resume
+    would compile every program anew.
+    """
     params = agent_lib.load_params(self.agent, self.config.policy.checkpoint)
-    return self.learner.init(params, self.config.seed)
+    state = self.learner.init(params, self.config.seed)
+    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, state))
 
   def train_step(
     self, state: TrainState, prepared: Prepared, reference: Any = None
@@ -139,7 +147,7 @@ class Trainer:
 
   def _check_same(self, extra: dict[str, Any]) -> None:
     """Refuses to go on with a run that was started with another config."""
-    free = ("train", "checkpoint", "eval", "name")
+    free = ("train", "checkpoint", "eval", "name", "alarms", "selection")
     now = json.loads(config_lib.config_json(self.config))
     kept = (
       {k: v for k, v in c.items() if k not in free}
@@ -168,10 +176,17 @@ class Trainer:
         self.source, sampler, first_step=start, num_steps=steps - start
       ) as batches,
     ):
+      # The writer, process 0's, has left the rows before a resume.
+      resumes = start and jax.process_index() == 0
+      known = metrics.read_metrics(self.workdir) if resumes else ()
+      alarms = Alarms(self.thresholds, known)
 
       def log(row):
         if row is not None:
-          writer.write(*row)
+          flags, warning = alarms.check(*row)
+          writer.write(row[0], row[1] | flags)
+          if warning:
+            progress.log(warning)
           shown = {k: row[1][k] for k in ("reward", "accuracy", "tool_rate")}
           progress.update(row[0] + 1, "rollout and update", **shown)
 

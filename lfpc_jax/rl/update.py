@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 
 from lfpc_jax.errors import UserError
-from lfpc_jax.models import decoder
+from lfpc_jax.models import decoder, lora
 from lfpc_jax.models import policy as policy_lib
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
@@ -33,6 +33,7 @@ class UpdateConfig:
 
   Attributes:
     advantage: 'std' (the paper's) or 'mean_only'.
+    advantage_epsilon: added to the group's std. [choice: 1e-6]
     clip_low, clip_high: the ratio's range, 1 - low to 1 + high. [choice: 0.2;
       'clip-higher' is 0.28]
     drop_zero_variance: leave groups of equal reward out of the token mean.
@@ -43,6 +44,7 @@ class UpdateConfig:
   """
 
   advantage: str = "std"
+  advantage_epsilon: float = 1e-6
   clip_low: float = 0.2
   clip_high: float = 0.2
   drop_zero_variance: bool = False
@@ -60,6 +62,10 @@ class UpdateConfig:
     for name in ("clip_low", "clip_high", "kl"):
       if getattr(self, name) < 0:
         raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 0")
+    if not self.advantage_epsilon > 0:
+      raise UserError(
+        f"rl.advantage_epsilon={self.advantage_epsilon}: must be > 0"
+      )
     for name in ("updates_per_step", "micro_batches"):
       if getattr(self, name) < 1:
         raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 1")
@@ -151,14 +157,6 @@ def token_log_probabilities(
   return tuple(jnp.pad(x, start) for x in outputs)
 
 
-def _freeze(params: Params, names: tuple[str, ...]) -> Params:
-  """Stops the gradient of the named top-level parts."""
-  return {
-    name: jax.lax.stop_gradient(part) if name in names else part
-    for name, part in params.items()
-  }
-
-
 def _token_losses(
   config: UpdateConfig, logp, old, reference, advantages
 ) -> tuple[jax.Array, jax.Array]:
@@ -169,10 +167,14 @@ def _token_losses(
   kept, cut = ratio * a, jnp.clip(ratio, low, high) * a
   loss = -jnp.minimum(kept, cut)
   if config.kl:
-    # k3: exp(d) - d - 1, an unbiased and positive estimate of the KL.
-    d = reference - logp
-    loss = loss + config.kl * (jnp.exp(d) - d - 1)
+    loss = loss + config.kl * _kl(logp, reference)
   return loss, cut < kept
+
+
+def _kl(logp, reference) -> jax.Array:
+  """k3, exp(d) - d - 1: an unbiased and positive estimate of the KL."""
+  d = reference - logp
+  return jnp.exp(d) - d - 1
 
 
 def _slices(tree: Any, number: int) -> Any:
@@ -199,20 +201,23 @@ class Learner:
   ):
     """`frozen` names top-level parts of the parameters that stay as they are.
 
-    `capacity` is the number of visual tokens of the largest global view.
+    A policy with LoRA adapters trains these alone. `capacity` is the number
+    of visual tokens of the largest global view.
     """
     self.policy = policy
     self.episodes = episodes
     self.config = config
     self.capacity = capacity
     self.frozen = frozen
-    self.optimiser = optax.masked(optimiser, self._trained)
+    self.optimiser = optimiser
 
-  def _trained(self, tree: Params) -> Params:
-    def mark(part, trained):
-      return jax.tree.map(lambda _: trained, part)
-
-    return {k: mark(part, k not in self.frozen) for k, part in tree.items()}
+  def _split(self, params: Params) -> tuple[Params, Params]:
+    """The trained and the frozen parts; only the first have gradients."""
+    frozen = lora.frozen_parts(params, self.frozen)
+    return (
+      {name: part for name, part in params.items() if name not in frozen},
+      {name: part for name, part in params.items() if name in frozen},
+    )
 
   def init(self, params: Params, seed: int) -> TrainState:
     """The state before the first step."""
@@ -221,13 +226,13 @@ class Learner:
       raise UserError(
         f"policy.freeze names {sorted(unknown)}; the parts are {sorted(params)}"
       )
-    opt_state = self.optimiser.init(params)
+    opt_state = self.optimiser.init(self._split(params)[0])
     return TrainState(jnp.int32(0), params, opt_state, jax.random.key(seed))
 
-  def _loss(self, params, lesson: Lesson, reference, tokens):
+  def _loss(self, trained, frozen, lesson: Lesson, reference, tokens):
     """Sum of the token losses over `tokens`, the whole batch's count."""
     trajectory = lesson.trajectory
-    params = _freeze(params, self.frozen)
+    params = trained | frozen
     logp, entropy = token_log_probabilities(
       self.policy,
       self.episodes,
@@ -250,6 +255,9 @@ class Learner:
       "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)) / tokens,
       "sampler_gap": jnp.max(jnp.where(written, away, 0.0)),
     }
+    if self.config.kl:
+      kl = jnp.where(mask, _kl(logp, reference), 0.0)
+      metrics["kl"] = jnp.sum(kl) / tokens
     return loss, jax.lax.stop_gradient(metrics)
 
   def _reference(self, lesson: Lesson, reference: Params | None) -> jax.Array:
@@ -265,7 +273,7 @@ class Learner:
     )
     return logp
 
-  def _gradients(self, params, lesson: Lesson, reference):
+  def _gradients(self, trained, frozen, lesson: Lesson, reference):
     """Gradient of the token-mean loss, accumulated over micro-batches."""
     written = lesson.trajectory.written & lesson.mask[..., None]
     tokens = jnp.maximum(jnp.sum(written), 1).astype(jnp.float32)
@@ -274,11 +282,11 @@ class Learner:
 
     def part(total, piece):
       grads, metrics = jax.grad(self._loss, has_aux=True)(
-        params, piece, self._reference(piece, reference), tokens
+        trained, frozen, piece, self._reference(piece, reference), tokens
       )
       return jax.tree.map(jnp.add, total, grads), metrics
 
-    zero = jax.tree.map(jnp.zeros_like, params)
+    zero = jax.tree.map(jnp.zeros_like, trained)
     number = self.config.micro_batches
     if number == 1:
       return part(zero, lesson)
@@ -302,15 +310,15 @@ class Learner:
       `sampler_gap` is the largest difference between the sampler's and the
       learner's log-probability of a token.
     """
-    params, opt_state = state.params, state.opt_state
+    trained, frozen = self._split(state.params)
+    opt_state = state.opt_state
     first = {}
     for number in range(self.config.updates_per_step):
-      grads, metrics = self._gradients(params, lesson, reference)
-      change, opt_state = self.optimiser.update(grads, opt_state, params)
-      # Frozen parts pass through the masked optimiser unchanged: their
-      # "updates" are the gradients, which are zero.
-      params = optax.apply_updates(params, change)
+      grads, metrics = self._gradients(trained, frozen, lesson, reference)
+      change, opt_state = self.optimiser.update(grads, opt_state, trained)
+      trained = optax.apply_updates(trained, change)
       if number == 0:
         first = metrics | {"gradient_norm": optax.global_norm(grads)}
+    params = trained | frozen
     state = TrainState(state.step + 1, params, opt_state, state.key)
     return state, first

@@ -247,6 +247,8 @@ class Rollout:
     state = dataclasses.replace(
       state, trajectory=trajectory, done=~goes_on, turn=state.turn + 1
     )
+    if self.config.max_turns == 1:
+      return state  # no turn is left that could read an observation
 
     def observe(state):
       features = self._crop_features(

@@ -16,7 +16,7 @@ from lfpc_jax.data import loader
 def _row(index, image_bytes=None):
   if image_bytes is None:
     file = io.BytesIO()
-    pixels = np.full((4, 6, 3), index, np.uint8)
+    pixels = np.full((28, 42, 3), index, np.uint8)
     Image.fromarray(pixels).save(file, "PNG")
     image_bytes = file.getvalue()
   return {
@@ -40,12 +40,27 @@ def _sampler(**changes):
 def test_an_example_is_decoded_and_complete():
   rows = [{**_row(7), "options": [b"A", b"B"], "boxes": [[1, 2, 3, 4]]}]
   example = loader.PromptSource(rows, "rows")[0]
-  np.testing.assert_array_equal(example.image, np.full((4, 6, 3), 7))
+  np.testing.assert_array_equal(example.image, np.full((28, 42, 3), 7))
   assert example.image.dtype == np.uint8
   assert (example.id, example.answer, example.source) == ("row-7", "7", "rows")
   assert example.options == ("A", "B")
   np.testing.assert_array_equal(example.boxes, [[1, 2, 3, 4]])
   assert _source()[0].boxes.shape == (0, 4)
+
+
+def test_boxes_follow_a_small_image_that_is_enlarged():
+  file = io.BytesIO()
+  Image.new("RGB", (20, 14)).save(file, "PNG")
+  row = {**_row(0, file.getvalue()), "boxes": [[1, 2, 3, 4]]}
+  example = loader.PromptSource([row], "rows")[0]
+  assert example.image.shape == (28, 40, 3)
+  np.testing.assert_array_equal(example.boxes, [[2, 4, 6, 8]])
+
+
+def test_the_words_of_an_example_have_no_image():
+  example = _source().words(7)
+  assert (example.id, example.answer) == ("row-7", "7")
+  assert example.image.shape == (0, 0, 3)
 
 
 @pytest.mark.parametrize("index", [-1, 10])

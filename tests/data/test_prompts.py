@@ -222,7 +222,7 @@ def test_a_prompt_that_just_fits_is_taken_and_one_more_is_refused(tiny):
     str(length),
     "15 of the image",
     str(length - 1),
-    "prefix_capacity",
+    "rollout.text_capacity",
   ):
     assert part in str(error.value)
 

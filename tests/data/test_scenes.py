@@ -181,24 +181,31 @@ def test_errors_name_what_is_known(built):
     loader.open_scenes(built, _config(), "dev")
 
 
-def test_writing_and_reading_need_no_tensorflow(tmp_path):
+def test_writing_and_reading_need_no_tensorflow_and_log_nothing(tmp_path):
   # A TensorFlow that cannot be imported, ahead of any that is installed.
   trap = tmp_path / "trap" / "tensorflow"
   trap.mkdir(parents=True)
   (trap / "__init__.py").write_text('raise AssertionError("imported")')
+  # A command shows notes from INFO on; another description is worth one.
   code = f"""
 import sys
+from absl import logging
+logging.set_verbosity(logging.INFO)
 from lfpc_jax.data import loader, scenes
 config = scenes.scenes_config(size=128, split_sizes=dict(
     train=2, validation=1, test=1))
 scenes.prepare({str(tmp_path)!r}, config)
+scenes.__doc__ = 'Another description.'
 example = loader.open_scenes({str(tmp_path)!r}, config)[1]
 assert example.category == 'relation'
 assert 'tensorflow' not in sys.modules
 """
   path = os.pathsep.join([str(trap.parent), os.getcwd()])
-  subprocess.run(
+  done = subprocess.run(
     [sys.executable, "-c", code],
     env={**os.environ, "PYTHONPATH": path},
-    check=True,
+    capture_output=True,
+    text=True,
+    check=False,
   )
+  assert (done.returncode, done.stderr) == (0, "")

@@ -139,6 +139,26 @@ def test_choose_grid_refuses(size, limits, message):
     views.choose_grid(*size, *limits)
 
 
+def _refused(choose, *size):
+  try:
+    choose(*size)
+  except ValueError:
+    return True
+  return False
+
+
+def test_the_aspect_limit_is_the_processors():
+  """Both refuse the same sizes about 1 : 200, lying and standing."""
+  short = [1, 2, 3, 7, 28, 40]
+  sizes = [(s, 200 * s + d) for s in short for d in (-1, 0, 1, s)]
+  sizes += [(40, 8000), (40, 8001), (41, 8192), (40, 8192)]
+  sizes += [size[::-1] for size in sizes]
+  ours = [_refused(views.choose_grid, *size, 4, 1024) for size in sizes]
+  theirs = [_refused(published_grid, *size, 4, 1024) for size in sizes]
+  assert ours == theirs
+  assert set(ours) == {True, False}
+
+
 def test_soft_float_is_float64():
   rng = np.random.default_rng(2)
   a = np.exp2(rng.uniform(0, 31, 20_000)).astype(np.int32)
@@ -183,8 +203,11 @@ def compare_with_processor(count, largest, capacity, seed):
   sizes = random_sizes(rng, 4 * count)
   sizes = sizes[sizes.max(1) <= largest][:count].tolist()
   assert len(sizes) == count
+  thin = min(largest, 200 * (largest // 200))
+  extremes = [[1, 1], [1, 150], [150, 1], [largest, largest]]
+  extremes += [[largest // 200, thin], [thin, largest // 200]]
   shares, before = [], render_view._cache_size()
-  for height, width in [[1, 1], [1, 150], [150, 1], *sizes]:
+  for height, width in extremes + sizes:
     grid = published_grid(height, width, 4, capacity)
     view = render_view(
       original,

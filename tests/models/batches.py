@@ -1,6 +1,7 @@
 """Sequences as a batch of prefixes and suffixes, and the policy run on it."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,9 @@ from lfpc_jax.models import decoder, policy, vision
 from tests.models import oracle
 
 # The programs are small and run once: compiling is what costs.
-_FAST_COMPILE = {"xla_backend_optimization_level": 0}
+fast_jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
 
 
 @jax.tree_util.register_dataclass
@@ -128,24 +131,20 @@ def hidden(config, params, batch: Batch) -> jax.Array:
   )[0]
 
 
+@functools.partial(fast_jit, static_argnums=0)
+def _logits(config, params, batch):
+  return policy.logits(config, params, hidden(config, params, batch))
+
+
 def logits(config, params, batch: Batch) -> np.ndarray:
   """Logits [P, G, T, V] of the suffixes."""
-
-  def run(params, batch):
-    return policy.logits(config, params, hidden(config, params, batch))
-
-  run = jax.jit(run, compiler_options=_FAST_COMPILE)
-  return np.asarray(run(params, batch))
+  return np.asarray(_logits(config, params, batch))
 
 
-def loss_gradients(config, params, batch: Batch):
-  """Logits, and gradients of the token loss over all suffixes.
-
-  The loss is the oracle's: the sum of the negative log-probabilities of the
-  suffixes' tokens after the first, each predicted from the slot before it.
-  """
-
-  def loss(params, batch):
+@functools.partial(fast_jit, static_argnums=0)
+def _loss_gradients(config, trained, rest, batch):
+  def loss(trained):
+    params = trained | rest
     states, suffix = hidden(config, params, batch), batch.suffix
     logp, _ = policy.log_probabilities(
       config, params, states[:, :, :-1], suffix.tokens[:, :, 1:]
@@ -155,6 +154,17 @@ def loss_gradients(config, params, batch: Batch):
       config, params, states
     )
 
-  run = jax.jit(jax.grad(loss, has_aux=True), compiler_options=_FAST_COMPILE)
-  gradients, scores = run(params, batch)
+  return jax.grad(loss, has_aux=True)(trained)
+
+
+def loss_gradients(config, params, batch: Batch, parts=None):
+  """Logits, and gradients of the token loss over all suffixes.
+
+  The loss is the oracle's: the sum of the negative log-probabilities of the
+  suffixes' tokens after the first, each predicted from the slot before it.
+  `parts` names the top-level parts that get gradients; None is all.
+  """
+  trained = {name: params[name] for name in parts or params}
+  rest = {name: params[name] for name in params.keys() - trained.keys()}
+  gradients, scores = _loss_gradients(config, trained, rest, batch)
   return np.asarray(scores), gradients

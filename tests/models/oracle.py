@@ -66,6 +66,7 @@ def random_params(config: PolicyConfig, seed: int = 0):
 
 def load(config: PolicyConfig, params, directory: pathlib.Path):
   """The transformers model with these weights."""
+  params = jax.tree.map(np.asarray, params)  # NumPy's slices compile nothing
   published.save(directory, config, params, **TOKENS)
   model = transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
     directory, dtype=torch.float32, attn_implementation="eager"

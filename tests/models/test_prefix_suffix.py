@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -38,10 +37,22 @@ def setup(tmp_path_factory):
   return config, params, model, prefixes, groups
 
 
-def test_grouped_forward_and_gradients_are_those_of_flat_copies(setup):
-  config, params, model, prefixes, groups = setup
-  batch = batches.build(model, prefixes, groups)
-  scores, gradients = batches.loss_gradients(config, params, batch)
+@pytest.fixture(scope="module")
+def batch(setup):
+  _, _, model, prefixes, groups = setup
+  return batches.build(model, prefixes, groups)
+
+
+@pytest.fixture(scope="module")
+def whole(setup, batch):
+  """Logits and gradients of the whole forward, for all tests here."""
+  config, params, *_ = setup
+  return batches.loss_gradients(config, params, batch)
+
+
+def test_grouped_forward_and_gradients_are_those_of_flat_copies(setup, whole):
+  config, _, model, prefixes, groups = setup
+  scores, gradients = whole
   model.zero_grad()
   for p, (prefix, group) in enumerate(zip(prefixes, groups)):
     for g, suffix in enumerate(group):
@@ -53,17 +64,17 @@ def test_grouped_forward_and_gradients_are_those_of_flat_copies(setup):
   assert ours.keys() == summed.keys()
   errors = {k: oracle.relative_error(ours[k], summed[k]) for k in ours}
   worst = max(errors, key=errors.get)
+  print(f"gradients: largest relative error {errors[worst]:.1e}, {worst}")
   assert errors[worst] < 1e-3, worst
 
 
-def test_padding_of_any_length_and_content_changes_nothing(setup):
+def test_padding_of_any_length_and_content_changes_nothing(setup, whole):
   config, params, model, prefixes, groups = setup
-  short = batches.build(model, prefixes, groups, pad=0)
   long = batches.build(model, prefixes, groups, pad=9)
   junk = long.suffix.tokens.at[:, :, -9:].set(63)
   suffix = dataclasses.replace(long.suffix, tokens=junk)
   long = dataclasses.replace(long, suffix=suffix)
-  a, b = (batches.logits(config, params, x) for x in (short, long))
+  a, b = whole[0], batches.logits(config, params, long)
   for p, group in enumerate(groups):
     for g, sequence in enumerate(group):
       n = len(sequence)
@@ -77,14 +88,20 @@ def _take(x, at):
   return jnp.take_along_axis(x, at.reshape(*at.shape, *[1] * (x.ndim - 3)), 2)
 
 
-def test_decoding_in_ragged_chunks_equals_the_whole_forward(setup):
-  config, params, model, prefixes, groups = setup
-  batch = batches.build(model, prefixes, groups)
-  expected = batches.logits(config, params, batch)
+def test_decoding_in_ragged_chunks_equals_the_whole_forward(
+  setup, batch, whole
+):
+  config, params, *_ = setup
+  expected = whole[0]
   suffix, chunk = batch.suffix, 4
   slots = suffix.tokens.shape[-1]
 
-  @jax.jit
+  @batches.fast_jit
+  def start(params, batch):
+    x = batches.embed(config, params, batch.suffix)
+    return x, batches.prefill(config, params, batch.prefix)
+
+  @batches.fast_jit
   def step(params, x, done, count, prefix, cache):
     at = done[..., None] + jnp.arange(chunk)
     kept = jnp.arange(chunk) < count[..., None]
@@ -99,8 +116,7 @@ def test_decoding_in_ragged_chunks_equals_the_whole_forward(setup):
     )
     return policy.logits(config, params, states), cache
 
-  x = batches.embed(config, params, suffix)
-  prefix = batches.prefill(config, params, batch.prefix)
+  x, prefix = start(params, batch)
   cache = decoder.empty_suffix(config, *suffix.length.shape, slots)
   rng = np.random.default_rng(0)
   done, length = np.zeros((2, 3), np.int32), np.asarray(suffix.length)

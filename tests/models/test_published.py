@@ -18,7 +18,7 @@ import transformers
 
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import config as config_lib
-from lfpc_jax.models import layout, parameters, published, weight_files
+from lfpc_jax.models import layout, parameters, published
 from tests.models import oracle
 
 _CONFIG = oracle.config(vision=dict(depth=2))
@@ -43,6 +43,10 @@ def _assert_same_tree(a, b):
   for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b)):
     assert x.dtype == y.dtype
     np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def _bfloat16(params):
+  return jax.tree.map(lambda x: np.asarray(x).astype(jnp.bfloat16), params)
 
 
 # Totals of the published checkpoints.
@@ -87,7 +91,7 @@ def test_float32_comes_back_bit_for_bit_from_shards(saved, params):
 
 
 def test_bfloat16_comes_back_bit_for_bit(params, tmp_path):
-  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+  half = _bfloat16(params)
   published.save(tmp_path / "a", _CONFIG, params, dtype="bfloat16")
   _, loaded = published.load(tmp_path / "a")
   _assert_same_tree(loaded, half)
@@ -99,7 +103,7 @@ def test_bfloat16_comes_back_bit_for_bit(params, tmp_path):
 
 def test_a_wanted_precision_is_given(saved, params):
   _, loaded = published.load(saved, dtype=jnp.bfloat16)
-  half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+  half = _bfloat16(params)
   _assert_same_tree(loaded, half)
 
 
@@ -228,29 +232,41 @@ def test_tensors_go_to_their_shardings_and_back(saved, tmp_path):
     np.testing.assert_array_equal(x, theirs[name])
 
 
+# Linux forgets a process's peak when 5 is written to clear_refs. Pages of the
+# mapped files are resident too, so that nothing read is left out. The first
+# load is not measured: it compiles, which takes some 100 MB at any size; what
+# it leaves unused is given back before the second.
 _MEMORY = """
-import resource, sys, jax
+import ctypes, gc, pathlib, re, sys, jax
 from lfpc_jax.models import published
-from lfpc_jax.models import weight_files
-published.load(sys.argv[2])  # compiles, imports
-def peak():
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before = peak()
-_, params = published.load(sys.argv[1])
+def resident(field):
+  text = pathlib.Path("/proc/self/status").read_text()
+  return int(re.search(field + r":\\s+(\\d+) kB", text)[1]) * 1024
+for _ in range(2):
+  params = None
+  gc.collect()
+  ctypes.CDLL("libc.so.6").malloc_trim(0)
+  pathlib.Path("/proc/self/clear_refs").write_text("5")
+  before = resident("VmRSS")
+  _, params = published.load(sys.argv[1])
 size = sum(x.nbytes for x in jax.tree.leaves(params))
-print(size, peak() - before - size)
+print(size, resident("VmHWM") - before - size)
 """
 
 
+@pytest.mark.skipif(
+  not os.access("/proc/self/clear_refs", os.W_OK),
+  reason="needs Linux's account of a process's memory",
+)
 @pytest.mark.slow
 def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
-  saved, tmp_path
+  tmp_path,
 ):
   config = oracle.config(
     text=dict(
       width=1024,
       mlp_width=4096,
-      depth=8,
+      depth=16,
       heads=8,
       kv_heads=8,
       vocab_size=4096,
@@ -259,9 +275,10 @@ def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
   )
   shapes = parameters.abstract(config, jnp.bfloat16)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  published.save(tmp_path / "m", config, zeros, max_shard_bytes=48 * 2**20)
+  published.save(tmp_path / "m", config, zeros, max_shard_bytes=96 * 2**20)
   shards = [f.stat().st_size for f in (tmp_path / "m").glob("*.safetensors")]
-  size, beyond = map(int, _python(_MEMORY, tmp_path / "m", saved).split())
+  size, beyond = map(int, _python(_MEMORY, tmp_path / "m").split())
+  shutil.rmtree(tmp_path / "m")  # half a gigabyte
   print(f"{size=} {beyond=} {max(shards)=}")
   assert len(shards) > 4 and size > 4 * max(shards)
   assert beyond < max(shards)
@@ -318,106 +335,3 @@ def test_a_failed_save_leaves_nothing_and_a_used_directory_is_kept(
   with pytest.raises(OSError, match="No space"):
     published.save(tmp_path / "m", _CONFIG, params)
   assert list(tmp_path.iterdir()) == []
-
-
-_NAME = "model.layers.1.mlp.up_proj.weight"
-
-
-def _edit(change):
-  """A damage that edits the tensors of the file that holds _NAME."""
-
-  def damage(directory):
-    index = json.loads((directory / weight_files.INDEX).read_text())
-    path = directory / index["weight_map"][_NAME]
-    tensors = safetensors.numpy.load_file(path)
-    change(tensors)
-    safetensors.numpy.save_file(tensors, path)
-
-  return damage
-
-
-def _shard(directory):
-  return sorted(directory.glob("*.safetensors"))[1]
-
-
-def _truncate(directory):
-  data = _shard(directory).read_bytes()
-  _shard(directory).write_bytes(data[:-100])
-
-
-def _index(change):
-  def damage(directory):
-    path = directory / weight_files.INDEX
-    data = json.loads(path.read_text())
-    change(data)
-    path.write_text(json.dumps(data))
-
-  return damage
-
-
-def _only_pickle(directory):
-  for file in directory.glob("*.safetensors*"):
-    file.unlink()
-  (directory / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
-
-
-def _wrong_architecture(directory):
-  path = directory / "config.json"
-  data = json.loads(path.read_text()) | {"model_type": "llama"}
-  path.write_text(json.dumps(data))
-
-
-_DAMAGES = {
-  "missing": (_edit(lambda t: t.pop(_NAME)), [f"lacks tensor {_NAME}"]),
-  "extra": (
-    _edit(lambda t: t.update({"lora.A": t[_NAME]})),
-    ["unknown tensor lora.A"],
-  ),
-  "mis-shaped": (
-    _edit(lambda t: t.update({_NAME: t[_NAME].T.copy()})),
-    [_NAME, "shape (32, 40)", "wants (40, 32)"],
-  ),
-  "integers": (
-    _edit(lambda t: t.update({_NAME: t[_NAME].astype(np.int8)})),
-    [_NAME, "is I8"],
-  ),
-  "twice": (
-    _edit(lambda t: t.update({"model.language_model." + _NAME[6:]: t[_NAME]})),
-    [_NAME[6:], "stored twice"],
-  ),
-  "truncated": (_truncate, ["model-00002-of-", "is cut off", "tensor "]),
-  "bad header": (
-    lambda d: _shard(d).write_bytes(b"\x10" + bytes(7) + b"{no header..}.."),
-    ["model-00002-of-", "header cannot be read"],
-  ),
-  "empty file": (
-    lambda d: _shard(d).write_bytes(b""),
-    ["model-00002-of-", "header cannot be read"],
-  ),
-  "missing shard": (
-    lambda d: _shard(d).unlink(),
-    ["model-00002-of-", "does not exist"],
-  ),
-  "index without a map": (
-    _index(lambda i: i.pop("weight_map")),
-    ["index.json", "no index"],
-  ),
-  "index that leaves the directory": (
-    _index(lambda i: i["weight_map"].update({_NAME: "../other.safetensors"})),
-    [_NAME, "'../other.safetensors'"],
-  ),
-  "only pickle": (_only_pickle, ["neither model.safetensors"]),
-  "wrong architecture": (_wrong_architecture, ["'llama'", "config.json"]),
-}
-
-
-@pytest.mark.parametrize("damage", _DAMAGES)
-def test_one_error_names_what_is_wrong(damage, saved, tmp_path):
-  directory = shutil.copytree(saved, tmp_path / "m")
-  act, says = _DAMAGES[damage]
-  act(directory)
-  with pytest.raises(UserError) as error:
-    published.load(directory)
-  for text in says:
-    assert text in str(error.value)
-  assert "\n" not in str(error.value)

@@ -6,7 +6,7 @@ import pytest
 from lfpc_jax import agent
 from lfpc_jax.data import prompts
 from lfpc_jax.data.tokenizer import Tokenizer
-from lfpc_jax.pretraining import dialogues, loop, pool, tower, views
+from lfpc_jax.pretraining import loop, pool, tower, views, writer
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +50,10 @@ def test_a_digit_too_small_to_read_is_not_asked_for(scenes):
 
 
 def test_conversation_is_the_prompts_own_text(tokenizer):
-  writer = dialogues.Writer(tokenizer)
+  text = writer.Writer(tokenizer)
   question = "What digit is on the red sign?"
-  tokens, positions, visual, weight, slot = writer.conversation(
-    question, (1, 2, 30, 40), np.array([2, 3]), 7, 10
-  )
+  made = text.conversation(question, (1, 2, 30, 40), (2, 3), "7", 10)
+  tokens, positions, visual = made.tokens, made.positions, made.visual
   head, _, _ = prompts.prompt_text(question, style="short")
   before, after = prompts.observation_text("short")
   pads = "<|image_pad|>" * 6
@@ -67,9 +66,12 @@ def test_conversation_is_the_prompts_own_text(tokenizer):
   whole = prompt[len(head) :] + call + before + pads + after + answer
   assert tokenizer.decode(tokens.tolist()) == whole
   np.testing.assert_array_equal(visual[visual >= 0], np.arange(6))
-  assert tokenizer.decode([int(tokens[slot + 1])]) == "7"
-  written = tokenizer.decode(tokens[weight > 0].tolist())
+  assert tokenizer.decode([int(tokens[made.answer])]) == "7"
+  written = tokenizer.decode(tokens[made.weight > 0].tolist())
   assert written == call + answer
+  assert tokenizer.decode([int(tokens[made.colour])]) == " red"
+  numbers = [tokenizer.decode([int(tokens[n])]) for n in made.numbers]
+  assert numbers == ["1", "2", "30", "40"]
   # Three positions for six visual tokens: the larger side of 2 x 3.
   assert positions[-1, 0] == 10 + len(tokens) - 1 - 6 + 3
 

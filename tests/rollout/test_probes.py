@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lfpc_jax.evaluation import items
 from lfpc_jax.image.views import View
+from lfpc_jax.rl.answers import Verdict
 from lfpc_jax.rollout import probes
 from lfpc_jax.rollout.observation import Call
 from lfpc_jax.rollout.probes import Probe
@@ -69,14 +71,98 @@ def test_truth_of_a_single_target_slot_is_that_target():
   assert probes.truth_box(batch).tolist() == [row[0] for row in TARGETS]
 
 
-def test_other_is_elsewhere_and_of_the_same_size():
-  # Worked by hand: + (width // 2, height // 2), wrapped; where the box does
-  # not fit there, the far edge.
-  assert _replaced(Probe.OTHER).tolist() == [
-    [[100, 50, 150, 80], [50, 10, 100, 50]],
-    [[0, 0, 60, 190], [32, 150, 60, 178]],
-    [[15, 15, 45, 45], [0, 0, 90, 90]],
+def _overlap(a, b):
+  """Pixels that two boxes have in common, by counting along each axis."""
+  return int(
+    np.prod([max(0, min(a[k + 2], b[k + 2]) - max(a[k], b[k])) for k in (0, 1)])
+  )
+
+
+def _fits_apart(box, truth, size):
+  """Whether some place for the box does not touch the truth: tries all."""
+  width, height = box[2] - box[0], box[3] - box[1]
+  return any(
+    not _overlap((x, y, x + width, y + height), truth)
+    for x in range(size[1] - width + 1)
+    for y in range(size[0] - height + 1)
+  )
+
+
+def _random_box(rng, size, is_large):
+  """Of any size, or more than half of the image on both sides."""
+  sides = size[::-1]
+  low = [int(rng.integers(0, n // 4 if is_large else n)) for n in sides]
+  least = [n * 3 // 4 if is_large else a + 1 for a, n in zip(low, sides)]
+  high = [int(rng.integers(a, n + 1)) for a, n in zip(least, sides)]
+  return [*low, *high]
+
+
+def _random_regions(number, rng):
+  """Sizes, truths and boxes of all proportions, in small images."""
+  for k in range(number):
+    size = rng.integers(8, 25, 2)
+    yield size, *(_random_box(rng, size, k % 3 == 0) for _ in range(2))
+
+
+@pytest.fixture(scope="module")
+def regions():
+  """(size, truth, box, shown, has room) of random cases, one program."""
+  cases = list(_random_regions(400, np.random.default_rng(0)))
+  sizes, truths, asked = (np.array(x, np.int32) for x in zip(*cases))
+  fields = {field.name: None for field in dataclasses.fields(Batch)}
+  batch = Batch(
+    **fields
+    | dict(
+      size=jnp.array(sizes),
+      targets=jnp.array(truths)[:, None],
+      target_valid=jnp.ones((len(cases), 1), bool),
+    )
+  )
+  call_fields = {field.name: None for field in dataclasses.fields(Call)}
+  call = Call(**call_fields | dict(box=jnp.array(asked)[:, None]))
+  shown, room = jax.jit(
+    lambda: (
+      probes.replace_box(jnp.int32(Probe.OTHER), batch, call),
+      probes.has_room_elsewhere(batch, call.box[:, :, None]),
+    )
+  )()
+  shown, room = np.asarray(shown)[:, 0], np.asarray(room)[:, 0, 0]
+  return list(zip(sizes, truths, asked, shown, room))
+
+
+def test_another_region_has_the_size_and_is_inside_the_image(regions):
+  for size, _, box, shown, _ in regions:
+    assert (shown[2:] - shown[:2] == box[2:] - box[:2]).all()
+    assert (shown >= 0).all() and (shown[2:] <= size[::-1]).all()
+
+
+def test_another_region_is_apart_from_the_truth_wherever_that_can_be(regions):
+  rooms = []
+  for size, truth, box, shown, room in regions:
+    possible = _fits_apart(box, truth, size)
+    assert possible == room, (size, truth, box)
+    assert (_overlap(shown, truth) == 0) == possible
+    rooms.append(possible)
+  assert 0.2 < np.mean(rooms) < 0.95  # both kinds were seen
+
+
+def test_another_region_is_mostly_new_and_not_always_the_same_spot(regions):
+  small = [
+    (box, shown)
+    for size, _, box, shown, room in regions
+    if room and (4 * (box[2:] - box[:2]) <= size[::-1]).all()
   ]
+  assert len(small) > 10
+  # A large truth may leave only places that touch the box.
+  assert np.mean([_overlap(box, shown) == 0 for box, shown in small]) > 0.9
+  assert len({tuple(shown[:2]) for _, shown in small}) > len(small) / 2
+
+
+def test_another_region_without_a_known_truth_is_apart_from_the_box():
+  box = BOXES[2][0]
+  shown = _replaced(Probe.OTHER).tolist()[2][0]
+  assert _overlap(box, shown) == 0 and shown[2] - shown[0] == 30
+  assert _replaced(Probe.OTHER).tolist()[2][1] == BOXES[2][1]  # the whole image
 
 
 def _pixels(probe, seed=0):
@@ -148,3 +234,23 @@ def test_the_policys_own_box_is_kept_and_the_shown_grid_is_the_probes(probed):
     )
   # The examples' second target is 60 x 60 pixels: 2 x 2 visual tokens.
   assert truth.grids[first].tolist() == [2, 2] != plain.grids[first].tolist()
+
+
+def test_an_evaluations_rows_say_which_regions_lie_apart(probed):
+  examples = scripted_policy.make_examples(len(NAMES))
+  batch = jax.tree.map(jnp.asarray, scripted_policy.make_batch())
+  rows = {}
+  for probe in (Probe.NONE, Probe.OTHER):
+    terms = jax.device_get(items.box_terms(batch, probed[probe]))
+    verdicts = [[Verdict(True, True, "7")] * 2] * len(NAMES)
+    rows[probe] = items.make_items(
+      examples, 20, probe.name.lower(), probed[probe], verdicts, terms
+    )
+  assert all(row.apart is None for row in rows[Probe.NONE])
+  plain, other = rows[Probe.NONE], rows[Probe.OTHER]
+  for name, before, row in zip(NAMES, plain, other):
+    assert (row.apart is not None) == (row.crops > 0), name
+    assert row.box == before.box  # the policy's own
+  # Nearly the whole image leaves no room for another region of its size.
+  assert other[NAMES.index("long turns")].apart is False
+  assert other[NAMES.index("calls for ever")].apart is True  # small crops

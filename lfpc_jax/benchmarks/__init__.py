@@ -1,0 +1,7 @@
+"""Scores of benchmarks, by the rules of their own tools.
+
+grading            right, wrong or invalid: rules first, then perhaps a judge
+judge              a judge behind an OpenAI-compatible endpoint
+vstar, hr_bench    the benchmarks' scores
+published_rules    how other tools read an answer, for comparison alone
+"""

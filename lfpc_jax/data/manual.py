@@ -1,0 +1,262 @@
+"""Published data sets as TFDS data sets, from files that a user has fetched.
+
+  python -m lfpc_jax.data.manual --name=vstar --dir=downloads/vstar_bench \
+    --data_dir=data
+
+reads the files with the data set's reader, decodes every image once to see
+that it can be, and writes the rows with the images' own bytes as ArrayRecord
+files. Neither writing nor reading needs TensorFlow. A broken row is skipped,
+counted and listed, or stops the build: --on_error=skip or stop. The list stays
+with the data set, in its metadata.json.
+
+Rows are written in their stored order, in shards of at most 256 MiB, one row
+in memory at a time, so that sets of many gigabytes need no memory to speak of.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import functools
+import os
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lfpc_jax import notes
+from lfpc_jax.data import images
+from lfpc_jax.data.sources import rows as rows_lib
+from lfpc_jax.errors import UserError
+
+_SHARD_BYTES = 1 << 28
+_SHARD_ROWS = 1024
+_LISTED = 1000  # faults kept in the metadata; all are counted
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class ManualConfig(tfds.core.BuilderConfig):
+  """A published data set; make it with `manual_config`.
+
+  Attributes:
+    source: its reader.
+  """
+
+  source: rows_lib.Source
+
+
+def manual_config(source: rows_lib.Source) -> ManualConfig:
+  """The TFDS configuration of a data set."""
+  return ManualConfig(
+    name=source.name, description=source.instructions, source=source
+  )
+
+
+class Manual(tfds.core.ShardBasedBuilder):
+  """TFDS builder over a folder of fetched files; use `prepare`."""
+
+  VERSION = tfds.core.Version("1.0.0")
+  MANUAL_DOWNLOAD_INSTRUCTIONS = "See lfpc_jax.data.registry."
+
+  # See `scenes.Scenes`.
+  code_path = None
+
+  ledger: rows_lib.Ledger
+  max_pixels = images.MAX_PIXELS
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    text = tfds.features.Text
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=__doc__,
+      # Filled while building, stored with the rest of the description.
+      metadata=tfds.core.MetadataDict(),
+      features=tfds.features.FeaturesDict(
+        {
+          "id": text(),
+          "image": tfds.features.Image(
+            shape=(None, None, 3), doc="the published bytes, of any format"
+          ),
+          "question": text(),
+          "answer": text(doc="with options, a letter or one of them"),
+          "category": text(),
+          "options": tfds.features.Sequence(text()),
+          "boxes": tfds.features.Tensor(
+            shape=(None, 4),
+            dtype=np.int32,
+            doc="nested, smallest first; x1, y1, x2, y2 of the upright image",
+          ),
+          "group": text(doc="equal for questions that are scored together"),
+          "variant": text(doc="which one of its group"),
+          "image_id": text(doc="equal for rows with the same image"),
+        }
+      ),
+    )
+
+  def _shard_iterators_per_split(
+    self, dl_manager: tfds.download.DownloadManager
+  ) -> dict[str, list[Callable[[], Iterator[tuple[int, dict[str, Any]]]]]]:
+    root = pathlib.Path(dl_manager.manual_dir)
+    source = self.builder_config.source
+    found = {}
+    for split in source.find_splits(root):
+      rows = list(rows_lib.read_rows(source, root, split, self.ledger))
+      if rows:
+        found[split] = [
+          functools.partial(self._examples, first, part)
+          for first, part in _shards(rows)
+        ]
+    if not found:
+      first = self.ledger.faults[0] if self.ledger.faults else None
+      why = f": {first.where}: {first.reason}" if first else ""
+      raise UserError(f"no row of {source.name} in {root} can be used{why}")
+    return found
+
+  def _examples(
+    self, first: int, part: Sequence[rows_lib.Row]
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, row in enumerate(part, first):
+      try:
+        data, _, boxes = row.load(max_pixels=self.max_pixels)
+      except rows_lib.RowError as error:
+        fault = rows_lib.Fault(row.where, str(error), error.kind)
+        self.ledger.add(fault)
+      else:
+        yield number, _features(row, data, boxes)
+    self._note_faults()
+
+  def _note_faults(self) -> None:
+    faults = self.ledger.faults
+    self.info.metadata["broken"] = self.ledger.count(rows_lib.BROKEN)
+    self.info.metadata["left_out"] = self.ledger.count(rows_lib.LEFT_OUT)
+    self.info.metadata["faults"] = [
+      dataclasses.asdict(fault) for fault in faults[:_LISTED]
+    ]
+
+
+def _shards(
+  rows: Sequence[rows_lib.Row],
+) -> Iterator[tuple[int, Sequence[rows_lib.Row]]]:
+  """Cuts rows into shards; gives each one's first index and rows."""
+  first, size = 0, 0
+  for index, row in enumerate(rows):
+    full = size + row.image.size > _SHARD_BYTES or index - first == _SHARD_ROWS
+    if full and index > first:
+      yield first, rows[first:index]
+      first, size = index, 0
+    size += row.image.size
+  yield first, rows[first:]
+
+
+def _features(
+  row: rows_lib.Row, data: bytes, boxes: np.ndarray
+) -> dict[str, Any]:
+  return {
+    "id": row.id,
+    "image": data,
+    "question": row.question,
+    "answer": row.answer,
+    "category": row.category,
+    "options": list(row.options),
+    "boxes": boxes,
+    "group": row.group,
+    "variant": row.variant,
+    "image_id": row.image_id,
+  }
+
+
+def open_builder(
+  data_dir: str | os.PathLike[str], source: rows_lib.Source
+) -> Manual:
+  """The builder of a data set, which may not have been built yet."""
+  notes.silence("tensorflow_datasets")
+  return Manual(
+    data_dir=os.fspath(data_dir),
+    config=manual_config(source),
+    file_format="array_record",
+  )
+
+
+def prepare(
+  source: rows_lib.Source,
+  root: str | os.PathLike[str],
+  data_dir: str | os.PathLike[str] = "data",
+  *,
+  on_error: str = "skip",
+  max_pixels: int = images.MAX_PIXELS,
+) -> tuple[pathlib.Path, rows_lib.Ledger]:
+  """Builds a data set; an interrupted build leaves none.
+
+  Args:
+    source: the reader.
+    root: the folder with the fetched files.
+    data_dir: where data sets live.
+    on_error: 'skip' lists broken rows, 'stop' raises at the first one.
+    max_pixels: larger images are broken.
+
+  Returns:
+    The data set's folder and the account of rows that were not taken.
+
+  Raises:
+    UserError: it is there already, files are missing, no row can be used, or
+      a row is broken and `on_error` is 'stop'.
+  """
+  ledger = rows_lib.Ledger(on_error)
+  root = pathlib.Path(root).absolute()
+  source.find_splits(root)
+  builder = open_builder(data_dir, source)
+  path = pathlib.Path(builder.data_path)
+  if path.exists():
+    raise UserError(
+      f"{path} is there already: remove it, or choose another --data_dir"
+    )
+  builder.ledger, builder.max_pixels = ledger, max_pixels
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(root))
+  )
+  return path, ledger
+
+
+def build_command(data_dir: str | os.PathLike[str], name: str) -> str:
+  """The shell command that builds a data set, less its `--dir`."""
+  place = shlex.quote(os.fspath(data_dir))
+  return f"python -m lfpc_jax.data.manual --name={name} --data_dir={place}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+  """Builds a data set from the command line; returns the exit status."""
+  from lfpc_jax.data import registry
+
+  parser = argparse.ArgumentParser(description="Builds a published data set.")
+  parser.add_argument("--name", required=True, choices=list(registry.SOURCES))
+  parser.add_argument("--dir", required=True, help="the fetched files")
+  parser.add_argument("--data_dir", default="data", help="where it is written")
+  parser.add_argument("--on_error", default="skip", choices=rows_lib.ON_ERROR)
+  parser.add_argument("--max_pixels", type=int, default=images.MAX_PIXELS)
+  args = parser.parse_args(arguments)
+  try:
+    path, ledger = prepare(
+      registry.SOURCES[args.name],
+      args.dir,
+      args.data_dir,
+      on_error=args.on_error,
+      max_pixels=args.max_pixels,
+    )
+  except (UserError, OSError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  for fault in ledger.faults:
+    print(f"{fault.kind}: {fault.where}: {fault.reason}")
+  print(
+    f"{path}: {ledger.count(rows_lib.BROKEN)} broken rows,"
+    f" {ledger.count(rows_lib.LEFT_OUT)} left out"
+  )
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main())

@@ -1,0 +1,165 @@
+"""Published data sets by the name that `config.data.name` gives."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+import os
+import pathlib
+import types
+from typing import Any
+
+from lfpc_jax.data import loader, manual, option_order
+from lfpc_jax.data.examples import Example
+from lfpc_jax.data.sources import (
+  chain_of_focus,
+  deep_eyes,
+  folder,
+  hr_bench,
+  pixel_reasoner,
+  visual_probe,
+  vstar,
+)
+from lfpc_jax.errors import UserError
+
+SOURCES = types.MappingProxyType(
+  {
+    source.name: source
+    for source in (
+      vstar.SOURCE,
+      hr_bench.SOURCE_4K,
+      hr_bench.SOURCE_8K,
+      visual_probe.SOURCE,
+      pixel_reasoner.SOURCE,
+      chain_of_focus.SOURCE,
+      deep_eyes.SOURCE,
+      folder.SOURCE,
+    )
+  }
+)
+
+# Splits whose right option is always stored at the same place.
+_GIVEN_AWAY = frozenset({("vstar", "test")})
+
+
+class Arranged(Sequence[Example]):
+  """A source with the options of its questions in an order.
+
+  Args:
+    source: the examples.
+    order: see `option_order.arrange`.
+    seed: the same.
+  """
+
+  def __init__(self, source: loader.PromptSource, order: str, seed: int):
+    self._source, self._order, self._seed = source, order, seed
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Example:
+    return option_order.arrange(self._source[index], self._order, self._seed)
+
+  def words(self, index: int) -> Example:
+    """See `loader.PromptSource.words`."""
+    example = self._source.words(index)
+    return option_order.arrange(example, self._order, self._seed)
+
+
+class Joined(Sequence[Example]):
+  """Several sources, one after the other; ids begin with the source's name.
+
+  Args:
+    sources: at least one.
+  """
+
+  def __init__(self, sources: Sequence[Any]):
+    self._sources = tuple(sources)
+    self._ends = tuple(itertools.accumulate(map(len, self._sources)))
+
+  def __len__(self) -> int:
+    return self._ends[-1]
+
+  def __getitem__(self, index: int) -> Example:
+    source, place = self._find(index)
+    return _with_name(source[place])
+
+  def words(self, index: int) -> Example:
+    """See `loader.PromptSource.words`."""
+    source, place = self._find(index)
+    return _with_name(source.words(place))
+
+  def _find(self, index: int) -> tuple[Any, int]:
+    if not 0 <= index < len(self):
+      raise IndexError(f"Example {index} of {len(self)}.")
+    part = bisect.bisect_right(self._ends, index)
+    return self._sources[part], index - (self._ends[part - 1] if part else 0)
+
+
+def _with_name(example: Example) -> Example:
+  return dataclasses.replace(example, id=f"{example.source}/{example.id}")
+
+
+def open_source(
+  name: str, data_dir: str | os.PathLike[str], split: str
+) -> loader.PromptSource:
+  """Opens a split of a data set that has been built.
+
+  Options keep their stored order.
+
+  Raises:
+    UserError: an unknown data set, one that has not been built, or a split
+      that it has not.
+  """
+  if name not in SOURCES:
+    raise UserError(
+      f"data.name={name!r}: choose 'scenes' or one of {tuple(SOURCES)}"
+    )
+  builder = manual.open_builder(data_dir, SOURCES[name])
+  if not pathlib.Path(builder.data_path).exists():
+    raise UserError(
+      f"no data set at {builder.data_path}: build it with"
+      f" `{manual.build_command(data_dir, name)} --dir=DIR`."
+      f" {SOURCES[name].instructions}"
+    )
+  if split not in builder.info.splits:
+    raise UserError(
+      f"{builder.data_path} has no split {split!r}: choose one of"
+      f" {tuple(builder.info.splits)}"
+    )
+  # Imported here, as the names alone need no data set.
+  import tensorflow_datasets as tfds
+
+  rows = builder.as_data_source(
+    split, decoders={"image": tfds.decode.SkipDecoding()}
+  )
+  return loader.PromptSource(rows, name)
+
+
+def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
+  """See `loader.open_data`.
+
+  `data.option_order` is 'stored' or 'shuffled', by `data.option_seed`; where
+  it is not given, V*Bench's own files are shuffled by seed 0, as their right
+  option is always the first, and all others keep their order.
+  """
+  names, splits = data["name"].split("+"), split.split("+")
+  if len(splits) == 1:
+    splits = splits * len(names)
+  if len(splits) != len(names):
+    raise UserError(
+      f"split {split!r} has {len(splits)} parts for the {len(names)} data sets"
+      f" of data.name={data['name']!r}: give one for all or one for each"
+    )
+  opened = []
+  for name, part in zip(names, splits):
+    if name == "scenes":
+      source = loader.open_scenes(data["dir"], data["difficulty"], part)
+    else:
+      source = open_source(name, data["dir"], part)
+    default = "shuffled" if (name, part) in _GIVEN_AWAY else "stored"
+    order = data.get("option_order") or default
+    opened.append(Arranged(source, order, data.get("option_seed") or 0))
+  return opened[0] if len(opened) == 1 else Joined(opened)

@@ -1,0 +1,1 @@
+"""Offline resolution selection: each example's own global view (stage 1)."""

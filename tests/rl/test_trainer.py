@@ -1,0 +1,190 @@
+"""The training loop on tiny data: exact, resumable, compiled once."""
+
+import json
+import os
+import pathlib
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lfpc_jax import checkpoints
+from lfpc_jax import config as config_lib
+from lfpc_jax.errors import UserError
+from lfpc_jax.metrics import read_metrics
+from lfpc_jax.rl import trainer as trainer_lib
+from tests import small_scenes
+
+CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny.py"
+CHANGES = (
+  # Views of two sizes: a new size must not compile anew.
+  "gap.mode=random",
+  "gap.tokens=4",
+  "gap.levels=4,16",
+  "gap.full_tokens=16",
+  "optimizer.warmup_steps=0",  # so that step 0 changes something
+)
+COMPILED = "/jax/core/compile/backend_compile_duration"
+_compilations = []
+jax.monitoring.register_event_duration_secs_listener(
+  lambda name, _, **kwargs: name == COMPILED and _compilations.append(kwargs)
+)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+  """A config of small scenes; programs are compiled with little effort."""
+  with small_scenes.prepared(tmp_path_factory.mktemp("data")) as data:
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield lambda *changes: config_lib.freeze(
+      config_lib.load_config(f"{CONFIG}:smoke", (*data, *CHANGES, *changes))
+    )
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def trainer(small):
+  """All runs of these tests share its programs."""
+  return trainer_lib.Trainer(small(), "")
+
+
+def _run(trainer, workdir, before_step=lambda step: None):
+  """A run in a directory; `before_step` is called with each step's number."""
+  trainer.workdir = pathlib.Path(workdir)
+  step = trainer.train_step
+
+  def train_step(state, *args):
+    before_step(int(state.step))
+    return step(state, *args)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(trainer, "train_step", train_step)
+    state = trainer.run()
+  return state, read_metrics(workdir)
+
+
+@pytest.fixture(scope="module")
+def first(trainer, tmp_path_factory):
+  """The first run: state, rows, compilations at each step and at the end."""
+  counts = []
+  state, rows = _run(
+    trainer,
+    tmp_path_factory.mktemp("first"),
+    lambda step: counts.append(len(_compilations)),
+  )
+  return state, rows, [*counts, len(_compilations)]
+
+
+def _assert_same(state, other):
+  """Bit for bit, with the optimiser's moments and the random key."""
+  assert jax.tree.structure(state) == jax.tree.structure(other)
+  for (path, a), b in zip(
+    jax.tree_util.tree_leaves_with_path(state), jax.tree.leaves(other)
+  ):
+    if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+      a, b = jax.random.key_data(a), jax.random.key_data(b)
+    np.testing.assert_array_equal(a, b, jax.tree_util.keystr(path))
+
+
+def test_only_the_first_step_compiles(trainer, first):
+  start, second, end = first[2]
+  assert second > start
+  assert end == second
+  for program in (trainer.rollout, trainer.score, trainer.update):
+    assert program._cache_size() == 1
+
+
+def test_sampler_and_learner_agree_in_every_step(first):
+  rows = first[1]
+  assert [row["step"] for row in rows] == [0, 1]
+  for row in rows:
+    assert 0 <= row["sampler_gap"] < 1e-4
+    assert row["written_tokens"] > 1 and row["entropy"] > 0
+    assert all(np.isfinite(value) for value in row.values())
+  assert rows[0] != rows[1] | {"step": 0}
+
+
+def test_training_changes_the_decoder_and_not_the_frozen_tower(trainer, first):
+  before, after = trainer.initial_state().params, first[0].params
+  _assert_same(after["vision"], before["vision"])
+  assert not np.array_equal(after["embedding"], before["embedding"])
+  assert int(first[0].step) == 2
+
+
+def test_two_runs_with_one_seed_are_the_same(trainer, first, tmp_path):
+  state, rows = _run(trainer, tmp_path)
+  assert rows == first[1]
+  _assert_same(state, first[0])
+
+
+def _stop(step):
+  if step == 0:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _break(step):
+  if step == 1:
+    raise OSError("no light")
+
+
+@pytest.mark.parametrize("interrupt", [_stop, _break])
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
+  trainer, first, tmp_path, interrupt
+):
+  if interrupt is _stop:
+    assert _run(trainer, tmp_path, interrupt)[0] is None
+  else:
+    with pytest.raises(OSError, match="no light"):
+      _run(trainer, tmp_path, interrupt)
+  assert read_metrics(tmp_path) == first[1][:1]
+  steps = []
+  state, rows = _run(trainer, tmp_path, steps.append)
+  assert steps == [1]
+  assert trainer.update._cache_size() == 1  # a resume compiles nothing anew
+  assert rows == first[1]
+  _assert_same(state, first[0])
+  again, _ = _run(trainer, tmp_path, steps.append)
+  assert steps == [1]  # nothing is left to do
+  _assert_same(again, first[0])
+
+
+def test_a_run_goes_on_with_its_own_config_only(small, tmp_path):
+  started = trainer_lib.Trainer(small(), tmp_path)
+  extra = {"config": json.loads(config_lib.config_json(started.config))}
+  with checkpoints.Checkpointer(tmp_path / checkpoints.SUBFOLDER) as saved:
+    saved.save(1, started.initial_state(), extra)
+  # Another number of steps is no other run.
+  shorter = trainer_lib.Trainer(small("train.steps=0"), tmp_path)
+  assert int(shorter.run().step) == 0
+  other = trainer_lib.Trainer(small("optimizer.learning_rate=0.5"), tmp_path)
+  with pytest.raises(
+    UserError, match=r"optimizer.learning_rate: 0.0003 -> 0.5.*--workdir"
+  ):
+    other.run()
+
+
+def test_prompts_must_divide_into_micro_batches(small):
+  with pytest.raises(UserError, match="prompts=4 is no multiple of .*=3"):
+    trainer_lib.Trainer(small("rl.micro_batches=3"), "")
+
+
+def test_the_learning_rate_warms_up_linearly():
+  config = config_lib.load_config(
+    f"{CONFIG}:stage1",
+    (
+      "optimizer.warmup_steps=4",
+      "optimizer.learning_rate=0.4",
+      "optimizer.weight_decay=0",
+    ),
+  ).optimizer
+  optimiser = trainer_lib.make_optimiser(config)
+  params = {"w": jnp.zeros(())}
+  state = optimiser.init(params)
+  changes = []
+  for _ in range(6):
+    # Adam's step is the rate itself where the gradient never changes.
+    change, state = optimiser.update({"w": jnp.float32(0.5)}, state, params)
+    changes.append(-float(change["w"]))
+  np.testing.assert_allclose(changes, [0, 0.1, 0.2, 0.3, 0.4, 0.4], rtol=1e-4)
