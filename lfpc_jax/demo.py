@@ -112,7 +112,7 @@ def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
     tables.append(probe_results.probe_table(probed, f"{title}: probes"))
     tables.append(summary.category_table(by_policy))
   for table in tables:
-    console.print(table.to_rich())
+    console.print(table)
   curves = plots.curves_from_metrics(
     {v: read_metrics(workdir / v) for v in ("baseline", "stage1", "stage2")}
   )

@@ -82,7 +82,7 @@ def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
   ]
   console = rich.console.Console()
   for table in tables:
-    console.print(table.to_rich())
+    console.print(table)
   path = folder / "report.html"
   page.write_page(path, f"Evaluation of {name}", tables, (), records)
   console.print(f"report: {path}")

@@ -192,7 +192,7 @@ def run(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
     summary.share_table(selection.rows),
     summary.cost_table(entries, len(selection.rows)),
   ):
-    console.print(table.to_rich())
+    console.print(table)
   console.print(f"budgets: {path}", soft_wrap=True)
   console.print(
     "train with --config.gap.mode=selected"

@@ -20,7 +20,8 @@ from lfpc_jax.pretraining.features import CROPS, Features
 from lfpc_jax.pretraining.writer import Conversation, Writer
 
 _TARGETS = 16  # the policy's own tokens in the longest conversation
-DIGIT_WEIGHT = 3.0  # of the answer's digit: the fixed text around it is easy
+# The fixed text around what must be seen is easy.
+DIGIT_WEIGHT, NUMBER_WEIGHT = 3.0, 2.0
 IN_VIEW, IN_CROP = 1, 2  # where a target slot is to look
 
 
@@ -220,6 +221,7 @@ def _padded(text: Conversation, slots: int, seen: bool):
   value = np.zeros(_TARGETS, np.float32)
   slot[:k] = predicted - 1
   value[:k] = np.where(predicted == text.answer, DIGIT_WEIGHT, 1.0)
+  value[:k][np.isin(predicted, text.numbers)] = NUMBER_WEIGHT
   look[:k][np.isin(predicted, text.numbers)] = IN_VIEW
   look[:k][predicted == text.answer] = IN_CROP if seen else IN_VIEW
   return tokens, positions, index, slot, value, look

@@ -17,6 +17,7 @@ from lfpc_jax.pretraining import views
 LEVELS = (16, 64, 324)  # visual tokens of the global view
 CROP_TOKENS = (9, 16)
 CROPS = 4  # kept for each sign
+_SPREAD = (0.8, 3.0)  # side of a rough box, in signs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ def compute_features(
     for m in scenes:
       for s in range(int((pool.colour[m] >= 0).sum())):
         for c in range(CROPS):
-          box = views.sign_region(rng, pool.signs[m, s], size, (0.7, 4.0))
+          box = views.sign_region(rng, pool.signs[m, s], size, _SPREAD)
           most = CROP_TOKENS[1]
           cuts.append(views.cut(pool.images[m], box, CROP_TOKENS, most))
           places.append((m, s, c))

@@ -83,10 +83,14 @@ def _train_dialogues(
     writer=writer_lib.Writer(tokenizer),
   )
 
+  values = dialogue_loss.number_values(tokenizer)
+
   def loss(trained, batch):
     whole = trained["policy"]
     frozen = whole | {"vision": jax.lax.stop_gradient(whole["vision"])}
-    return dialogue_loss.loss(policy, trained | {"policy": frozen}, batch)
+    return dialogue_loss.loss(
+      policy, trained | {"policy": frozen}, batch, values
+    )
 
   heads = dialogue_loss.init_heads(
     jax.random.key(config.seed + 2), policy.text.width

@@ -3,7 +3,8 @@
 Every visual token that lies on a sign must name the sign's colour and digit.
 The targets are the very embeddings that the decoder uses for those words, so
 that decoder attention can match words with tokens from its first step. Small
-auxiliary heads (dropped afterwards) place the sign and read its partner.
+auxiliary heads (dropped afterwards) place the sign and name the colour of its
+partner, by which "the sign next to the red sign" is found.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class TowerBatch:
 
   patches f32[B, N, 4, 588], grid i32[B, 2].
   colour: 0-8, 9 for background, i32[B, N]; -1 beyond the grid.
-  digit, partner: 0-9 or -1 (unreadable, absent), i32[B, N].
+  digit: 0-9 or -1 (unreadable), i32[B, N].
+  partner: colour of the sign beside it, 0-8, or -1 (none in view), i32[B, N].
   place: the sign's box relative to the token's centre, in cells,
     f32[B, N, 4].
   """
@@ -48,7 +50,7 @@ class TowerBatch:
 def token_targets(
   pool: pool_lib.Pool, scene: int, cut: views.Cut, capacity: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-  """Colour, digit, partner's digit and place for each token of a view."""
+  """Colour, digit, partner's colour and place for each token of a view."""
   rows, cols = cut.grid
   offset = np.array(cut.box[:2] * 2, np.float32)
   scale = np.array(cut.scale * 2, np.float32)
@@ -70,19 +72,24 @@ def token_targets(
   share = np.minimum(np.prod(signs[:, 2:] - signs[:, :2], -1)[best], 28.0**2)
   shown = covered > 0.3 * share
   full = np.array([cols, rows], np.float32) * views.CELL
-  # The ink inside the view, as a share of all its ink.
-  low, high = np.maximum(ink[:, :2], 0), np.minimum(ink[:, 2:], full)
+
+  def inside(boxes):
+    low, high = np.maximum(boxes[:, :2], 0), np.minimum(boxes[:, 2:], full)
+    all_of_it = np.prod(boxes[:, 2:] - boxes[:, :2], -1)
+    part = np.prod(np.clip(high - low, 0, None), -1)
+    return part / np.maximum(all_of_it, 1e-6)
+
   whole = np.prod(ink[:, 2:] - ink[:, :2], -1)
-  inside = np.prod(np.clip(high - low, 0, None), -1) / np.maximum(whole, 1e-6)
   height = ink[:, 3] - ink[:, 1]
-  readable = (inside > 0.9) & (height >= _READABLE)
+  readable = (inside(ink) > 0.9) & (height >= _READABLE)
   digits = np.where(readable, pool.digit[scene], -1)
   # Only tokens that hold much of the ink are asked for the digit.
   held = (overlap(ink) * present)[index, best]
   reads = (held > 0.3 * whole[best]) | (held > 0.5 * views.CELL**2)
   reads &= shown
   partner = pool.partner[scene]
-  others = np.where(partner >= 0, digits[np.maximum(partner, 0)], -1)
+  in_view = (partner >= 0) & (inside(signs)[partner] > 0.4)
+  others = np.where(in_view, pool.colour[scene][partner], -1)
   centre = (cells[:, :2] + cells[:, 2:]) / 2
   place = (signs[best] - np.tile(centre, 2)) / views.CELL
 
@@ -96,21 +103,21 @@ def token_targets(
   return (
     slots(colour.astype(np.int32), -1),
     slots(np.where(reads, digits[best], -1).astype(np.int32), -1),
-    slots(np.where(reads, others[best], -1).astype(np.int32), -1),
+    slots(np.where(shown, others[best], -1).astype(np.int32), -1),
     slots(place.astype(np.float32), 0),
   )
 
 
 def _region(rng, pool, scene):
-  """A crop, a window of the full view, or the whole scene."""
+  """A crop, a window of a view of some budget, or the whole scene."""
   size = pool.images.shape[1]
   kind = rng.random()
-  if kind < 0.15:
+  if kind < 0.2:
     return (0, 0, size, size)
   sign = pool.signs[scene][rng.integers((pool.colour[scene] >= 0).sum())]
-  if kind < 0.6:
+  if kind < 0.55:
     return views.sign_region(rng, sign, size, (0.7, 4.0))
-  side = int(rng.uniform(104, 140))
+  side = int(rng.uniform(*((104, 140) if kind < 0.8 else (180, 300))))
   low = np.clip(sign[:2] - rng.uniform(-20, side - 30, 2), 0, size - side)
   x, y = (int(v) for v in low)
   return (x, y, x + side, y + side)
@@ -133,16 +140,18 @@ def make_batch(
     box = (0, 0, size, size) if is_crowded else _region(rng, pool, scene)
     cut = views.cut(pool.images[scene], box, (9, _CAPACITY), _CAPACITY)
     targets = token_targets(pool, scene, cut, _CAPACITY)
+    if is_crowded:  # where any two signs may touch
+      targets[2][:] = -1
     rows.append((cut.patches, np.array(cut.grid, np.int32), *targets))
   return TowerBatch(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 def init_heads(key: jax.Array, width: int) -> Params:
-  """The auxiliary heads: background, partner's digit, place."""
+  """The auxiliary heads: background, partner's colour, place."""
   a, b, c = jax.random.split(key, 3)
   return {
     "background": jax.random.normal(a, (width,)) * 0.05,
-    "partner": jax.random.normal(b, (width, 10)) * 0.05,
+    "partner": jax.random.normal(b, (width, len(pool_lib.COLOURS))) * 0.05,
     "place": jax.random.normal(c, (width, 4)) * 0.05,
   }
 
@@ -181,7 +190,7 @@ def token_loss(
   on_sign = (batch.colour >= 0) & (batch.colour < len(pool_lib.COLOURS))
   far = jnp.abs(features @ heads["place"] - batch.place).mean(-1)
   place = jnp.sum(far * on_sign) / jnp.maximum(on_sign.sum(), 1)
-  loss = named + read + 0.5 * other + 0.5 * place
+  loss = named + read + other + 0.5 * place
   return loss, {
     "loss": loss,
     "colour": named_right,

@@ -1,10 +1,13 @@
 """Result tables: one form for the terminal, Markdown and HTML."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import math
 
 import markupsafe
+import rich.box
+import rich.console
+import rich.measure
 import rich.table
 import rich.text
 
@@ -82,18 +85,45 @@ class ResultTable:
       return None
     return column.text(max(values) if column.better == "high" else min(values))
 
-  def to_rich(self) -> rich.table.Table:
-    """The table for a terminal; cells are text, never markup."""
-    table = rich.table.Table(
-      title=rich.text.Text(self.title),
-      caption=rich.text.Text(self.caption) if self.caption else None,
-    )
+  def __rich_console__(
+    self, console: rich.console.Console, options: rich.console.ConsoleOptions
+  ) -> Iterator[rich.console.RenderableType]:
+    """Prints for a terminal; cells are text, never markup.
+
+    What a narrow terminal has no room for goes into further tables below.
+    """
+    yield rich.text.Text(self.title, style="italic")
+    rest = list(range(len(self.columns)))
+    while rest:
+      number = len(rest)
+      while number > 1 and not self._fits(console, options, rest[:number]):
+        number -= 1
+      yield self._part(rest[:number])
+      rest = rest[number:]
+    if self.caption:
+      yield rich.text.Text(self.caption, style="italic dim")
+
+  def _fits(self, console, options, indices: Sequence[int]) -> bool:
+    # A group (one budget's columns) is parted only if it must.
+    groups = [column.group for column in self.columns] + [None]
+    alone = len({groups[i] for i in indices}) == 1
+    whole = alone or groups[indices[-1]] != groups[indices[-1] + 1]
+    wide = options.update(width=10**4)
+    part = self._part(indices)
+    needed = rich.measure.Measurement.get(console, wide, part).maximum
+    return whole and needed <= options.max_width
+
+  def _part(self, indices: Sequence[int]) -> rich.table.Table:
+    """Some of the columns."""
+    table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("")
-    for column in self.columns:
-      table.add_column(rich.text.Text(column.title), justify="right")
+    for index in indices:
+      title = self.columns[index].title.replace(": ", "\n")
+      table.add_column(rich.text.Text(title), justify="right", no_wrap=True)
     for label, cells in self.rows:
       texts = [rich.text.Text(label)]
-      for index, (column, cell) in enumerate(zip(self.columns, cells)):
+      for index in indices:
+        column, cell = self.columns[index], cells[index]
         best = column.text(cell) == self.best(index)
         text = rich.text.Text(column.text(cell), style="bold" if best else "")
         if column.interval(cell):

@@ -147,7 +147,7 @@ def test_the_digest_tells_parameters_apart():
 def _printed(table):
   console = rich.console.Console(width=200)
   with console.capture() as capture:
-    console.print(table.to_rich())
+    console.print(table)
   return capture.get()
 
 

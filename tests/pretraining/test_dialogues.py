@@ -142,3 +142,49 @@ def test_look_loss_is_nil_when_the_attention_is_right(case):
   np.testing.assert_allclose(right, 0, atol=1e-5)
   wrong = dialogue_loss._look_loss([looks[1], *looks[:1], *looks[2:]], batch)
   assert wrong[0] > 5 and wrong[1] > 5
+
+
+def test_values_are_those_that_the_tokens_write(tokenizer):
+  values = dialogue_loss.number_values(tokenizer)
+  for number in (0, 7, 57, 504):
+    (token,) = tokenizer.encode(str(number))
+    assert values[token] == number
+  assert values[tokenizer.encode("sign")[0]] == -1
+
+
+def test_a_number_is_as_wrong_as_its_expectation_is_far(case, tokenizer):
+  _, _, batch = case
+  if batch.crops.shape[2] == 1:
+    pytest.skip("no box is written")
+  values = dialogue_loss.number_values(tokenizer)
+  (near,), (far,) = tokenizer.encode("10"), tokenizer.encode("66")
+  scores = np.full((*batch.look.shape, len(values)), -50.0, np.float32)
+  scores[..., [near, far]] = 0.0  # half each: the expectation is 38
+  targets = jnp.full(batch.look.shape, near)
+  loss = dialogue_loss._far_loss(scores, targets, values, batch)
+  np.testing.assert_allclose(loss, 1.0, atol=1e-5)  # 28 pixels are a cell
+
+
+def test_a_number_must_know_the_row_and_column_of_the_digit(case):
+  config, _, batch = case
+  rng = np.random.default_rng(3)
+  heads = dialogue_loss.init_heads(jax.random.key(0), config.text.width)
+  hidden = rng.normal(size=(*batch.look.shape, config.text.width))
+  loss = dialogue_loss._copy_loss(heads, jnp.asarray(hidden), batch)
+  visual = np.asarray(batch.prefix_visual)
+  losses = []
+  for p, g, a in np.argwhere(np.asarray(dialogue_loss._numbers(batch))):
+    x = hidden[p, g, a]
+    scores = np.asarray(heads["position"], float).transpose(0, 2, 1) @ (
+      x / np.sqrt((x**2).mean())
+    )
+    logp = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+    slots = np.flatnonzero(visual[p] >= 0)
+    places = np.asarray(batch.prefix_positions[p])[slots, 1:]
+    places = places - places[0]
+    held = np.asarray(batch.view_cells[p, g])[visual[p][slots]]
+    losses.append(
+      -np.mean([logp[0, r] + logp[1, c] for r, c in places[held]]) / 2
+    )
+  want = np.mean(losses) if losses else 0.0
+  np.testing.assert_allclose(loss, want, rtol=1e-4)

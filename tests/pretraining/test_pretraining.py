@@ -44,9 +44,24 @@ def test_token_on_a_digit_must_name_its_sign(scenes):
 def test_a_digit_too_small_to_read_is_not_asked_for(scenes):
   size = scenes.images.shape[1]
   cut = views.cut(scenes.images[0], (0, 0, size, size), (4, 4), 4)
-  _, digit, partner, _ = tower.token_targets(scenes, 0, cut, 4)
+  _, digit, _, _ = tower.token_targets(scenes, 0, cut, 4)
   assert (digit == -1).all()
-  assert (partner == -1).all()
+
+
+def test_token_on_a_sign_names_the_partners_colour_if_both_are_seen(scenes):
+  scene, sign = np.argwhere(scenes.partner >= 0)[0]
+  other = scenes.partner[scene, sign]
+  boxes = scenes.signs[scene][[sign, other]]
+  pair = (*boxes[:, :2].min(0), *boxes[:, 2:].max(0))
+
+  def partners_of(region):
+    region = tuple(int(v) for v in region)
+    cut = views.cut(scenes.images[scene], region, (9, 16), 16)
+    colour, _, partner, _ = tower.token_targets(scenes, scene, cut, 16)
+    return set(partner[colour == scenes.colour[scene, sign]].tolist())
+
+  assert partners_of(pair) == {int(scenes.colour[scene, other])}
+  assert partners_of(boxes[0]) == {-1}
 
 
 def test_conversation_is_the_prompts_own_text(tokenizer):

@@ -66,7 +66,7 @@ def test_terminal_form_takes_no_markup():
     "[red]x", (tables.Column("y"),), (("[bold]row", (1.0,)),)
   )
   file = io.StringIO()
-  rich.console.Console(file=file, width=60).print(table.to_rich())
+  rich.console.Console(file=file, width=60).print(table)
   assert "[red]x" in file.getvalue() and "[bold]row" in file.getvalue()
 
 
@@ -90,3 +90,19 @@ def test_paper_table_has_policies_by_budgets_and_no_empty_column():
   assert not any("seconds" in title for title in titles)
   cells = dict(table.rows)["pretrained"]
   assert cells[titles.index("16 tokens: noise drop")] is None
+
+
+@pytest.mark.parametrize("width", [40, 80, 300])
+def test_a_narrow_terminal_loses_no_number(width):
+  columns = tuple(
+    tables.Column(f"c{i}", f"{16 + i // 4} tokens", scale=100) for i in range(8)
+  )
+  cells = tuple(statistics.Estimate(i / 10, 0.01, 0.99, 9) for i in range(8))
+  table = tables.ResultTable("t", columns, (("policy", cells),), "caption")
+  file = io.StringIO()
+  rich.console.Console(file=file, width=width).print(table)
+  shown = file.getvalue()
+  for i in range(8):
+    assert f"c{i}" in shown and f" {i * 10}.0" in shown
+  assert shown.count("1.0 to 99.0") == 8
+  assert max(map(len, shown.splitlines())) <= width
