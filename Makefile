@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 
 setup: $(VENV)/.setup
 
+# An environment without pip is what an interrupted call has left.
 $(VENV)/.setup: requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found;" \
 	  "install one, or name it: make setup PYTHON=/path/to/python" >&2; \
@@ -22,7 +23,8 @@ $(VENV)/.setup: requirements.txt
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
 	  echo "error: $(PYTHON) is no Python 3.11 or newer; name another:" \
 	  "make setup PYTHON=python3.11" >&2; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	  $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -r requirements.txt
 	@touch $@

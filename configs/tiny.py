@@ -77,7 +77,7 @@ def _base() -> ml_collections.ConfigDict:
     crop_max_aspect=100.0,
     temperature=1.0,
     top_p=1.0,
-    max_call_bytes=256,
+    max_call_bytes=128,
   )
   config.reward = dict(
     accuracy=0.8,
@@ -149,19 +149,26 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     return config
   if variant == "baseline":
     config.gap.mode = "none"
+    config.train.steps = 40
     return config
   if variant in ("stage2", "control"):
     config.data.difficulty = "hard"
     config.reward.geo_weight = float(variant == "stage2")
+    config.train.steps = 50
     return config
   if variant == "pretrain":
     config.pretrain = dict(
       scenes=6000,  # of which the tower sees windows
       crowded=24000,  # small scenes full of signs, for the tower
       tower_batch=96,
-      tower_phases=((1300, 1.5e-3), (1000, 1.2e-3)),  # steps, peak rate
-      dialogue_scenes=2500,  # whose features are kept in memory
-      dialogue_phases=((1200, 2e-3),),
+      # Steps, peak learning rate, share of crowded scenes.
+      tower_phases=(
+        (1300, 1.5e-3, 0.6),
+        (2200, 1.2e-3, 0.6),
+        (500, 1e-3, 0.25),
+      ),
+      dialogue_scenes=1200,  # whose features are kept in memory
+      dialogue_phases=((1300, 2e-3), (900, 1.5e-3)),  # steps, peak rate,
     )
     return config
   if variant == "smoke":

@@ -55,21 +55,26 @@ class Agent:
   precision: Mapping[str, str]
 
   def turns(self, trajectory: Trajectory) -> list[list[list[str]]]:
-    """The policy's text of each turn of each rollout; NumPy arrays needed."""
-    p, g = trajectory.length.shape
-    return [
-      [self._turns_of(trajectory, i, j) for j in range(g)] for i in range(p)
-    ]
+    """The policy's text of each turn of each rollout.
 
-  def _turns_of(self, trajectory, i: int, j: int) -> list[str]:
-    number = trajectory.turns[i, j]
-    spans = zip(
-      trajectory.turn_start[i, j, :number],
-      trajectory.turn_end[i, j, :number],
-      strict=True,
+    Fetches these fields alone if the trajectory is on the device.
+    """
+    number, start, end, tokens = jax.device_get(
+      (
+        trajectory.turns,
+        trajectory.turn_start,
+        trajectory.turn_end,
+        trajectory.tokens,
+      )
     )
-    tokens = trajectory.tokens[i, j]
-    return [self.tokenizer.decode(tokens[a:b].tolist()) for a, b in spans]
+
+    def texts(i, j):
+      spans = zip(start[i, j], end[i, j], strict=True)
+      parts = [tokens[i, j, a:b] for a, b in spans][: number[i, j]]
+      return [self.tokenizer.decode(part.tolist()) for part in parts]
+
+    p, g = number.shape
+    return [[texts(i, j) for j in range(g)] for i in range(p)]
 
 
 def find_model(path: str) -> pathlib.Path:
@@ -190,6 +195,15 @@ def _restore(agent: Agent, checkpoint: str) -> Params:
     target.pop(lora.PART, None)
   params = checkpoints.restore_params(checkpoint, target)
   return lora.with_fresh(agent.policy, params)
+
+
+def committed(tree: Any) -> Any:
+  """The same arrays, committed to the devices that they are on.
+
+  What a checkpoint gives is committed, what a published file gives is not,
+  and a program is compiled for one or the other.
+  """
+  return jax.device_put(tree, jax.tree.map(lambda x: x.sharding, tree))
 
 
 def device_batch(batch: Any) -> Any:

@@ -16,7 +16,8 @@ and is called as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
 import importlib.util
 import inspect
 import json
@@ -174,7 +175,7 @@ def main(
   *,
   default_config: str | None = None,
   workdir_needed: bool = True,
-  stored_as: str = FILE,
+  stored_as: str | None = FILE,
   argv: Sequence[str] | None = None,
 ) -> NoReturn:
   """Runs a command: flags, config, `run(config, workdir)`, exit status.
@@ -187,7 +188,8 @@ def main(
     run: the command itself; its module's docstring is the help text.
     default_config: the config file used without `--config`.
     workdir_needed: whether `--workdir` must be given.
-    stored_as: name of the config's copy in the workdir.
+    stored_as: name of the config's copy in the workdir; None leaves storing
+      to `run`, which may first look at what is there.
     argv: the command line; None takes the process's.
   """
   argv = list(sys.argv if argv is None else argv)
@@ -198,21 +200,33 @@ def main(
       raise UserError(f"unknown argument {rest[1]!r}: flags begin with --")
     _start(run, changes, workdir_needed, stored_as)
 
-  try:
+  with plain_errors("--traceback" in argv):
     rest, changes = _split_changes(argv)
     app.run(start, rest, flags_parser=_parse_flags)
+  sys.exit(1)  # app.run exits by itself
+
+
+@contextlib.contextmanager
+def plain_errors(traceback: bool = False) -> Iterator[None]:
+  """Turns a user's error into one line and an exit status.
+
+  Args:
+    traceback: raise what came instead, to show where it came from.
+  """
+  try:
+    yield
   except (UserError, OSError) as error:
-    if "--traceback" in argv:
+    if traceback:
       raise
     print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
   except KeyboardInterrupt:
     print("stopped", file=sys.stderr)
     sys.exit(130)
-  sys.exit(1)
 
 
 def _start(
-  run: Run, changes: Sequence[str], workdir_needed: bool, stored_as: str
+  run: Run, changes: Sequence[str], workdir_needed: bool, stored_as: str | None
 ) -> None:
   values = flags.FLAGS
   if values.config is None:
@@ -224,7 +238,7 @@ def _start(
     base = freeze(load_config(values.config))
     print("\n  ".join([f"config {values.config} with", *diff(base, config)]))
   setup_jax(values.compile_cache)
-  if values.workdir is not None:
+  if values.workdir is not None and stored_as is not None:
     write_config(config, values.workdir, stored_as)
   run(config, values.workdir)
 
@@ -275,10 +289,28 @@ def _split_changes(argv: Sequence[str]) -> tuple[list[str], list[str]]:
   return rest, changes
 
 
-def _import_file(path: str) -> ModuleType:
+def find_file(path: str) -> pathlib.Path:
+  """A config file as it is named, or else the one that the package ships.
+
+  So configs/tiny.py is found from any directory: an installed package has the
+  folder inside, a source tree beside the package.
+
+  Raises:
+    UserError: there is none.
+  """
+  package = pathlib.Path(__file__).parent
   file = pathlib.Path(path)
-  if not file.is_file():
-    raise UserError(f"--config={path}: no such file")
+  places = [file]
+  if file.parts[:1] == ("configs",):
+    places += [package / file, package.parent / file]
+  for place in places:
+    if place.is_file():
+      return place
+  raise UserError(f"--config={path}: no such file")
+
+
+def _import_file(path: str) -> ModuleType:
+  file = find_file(path)
   spec = importlib.util.spec_from_file_location(f"config_{file.stem}", file)
   if spec is None or spec.loader is None:
     raise UserError(f"--config={path}: a config is a Python file, NAME.py")

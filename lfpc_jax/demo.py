@@ -19,8 +19,14 @@ _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where results go.")
 _QUICK = flags.DEFINE_bool(
   "quick", False, "Toy sizes, to try the way and not the result."
 )
-_CONFIG = pathlib.Path(__file__).parents[1] / "configs" / "tiny.py"
+_CONFIG = "configs/tiny.py"
 DIFFICULTIES = ("easy", "hard")
+# What fits into minutes on two cores: on hard scenes the low budget alone.
+_EVALUATIONS = {
+  "easy": ("eval.items=256",),
+  "hard": ("eval.items=512", "eval.budgets=(16,)"),
+}
+_PROBES = "eval.probes=('truth','noise')"
 _QUICK_CHANGES = (
   "rollout.prompts=4",
   "rollout.group=2",
@@ -58,10 +64,11 @@ def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
   from lfpc_jax.evaluation import command
   from lfpc_jax.evaluation.runner import Runner
 
-  runner = None
   for difficulty in DIFFICULTIES:
-    config = load("stage1", workdir, quick, f"data.difficulty={difficulty}")
-    runner = runner or Runner(config)
+    changes = (f"data.difficulty={difficulty}", _PROBES)
+    changes += _EVALUATIONS[difficulty]
+    config = load("stage1", workdir, quick, *changes)
+    runner = Runner(config)
     for name, folder in POLICIES.items():
       say(f"evaluation on {difficulty} scenes: {name}")
       checkpoint = str(workdir / folder) if folder else ""
@@ -147,4 +154,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  with config_lib.plain_errors():
+    app.run(main)

@@ -4,8 +4,10 @@ r"""Trains a policy by reinforcement learning.
     --workdir=runs/stage1 --config.gap.tokens=16
 
 Interrupted at any moment and started again, it goes on from its last
-checkpoint in --workdir.
+checkpoint in --workdir. A run that a signal has stopped exits with status 130.
 """
+
+import sys
 
 from lfpc_jax import config as config_lib
 
@@ -15,8 +17,10 @@ def run(config, workdir: str) -> None:
   # Imported late, so that --help and wrong flags answer at once.
   from lfpc_jax.rl.trainer import Trainer
 
-  Trainer(config, workdir).run()
+  if Trainer(config, workdir).run() is None:
+    sys.exit(130)  # so that `train && evaluate` does not go on
 
 
 if __name__ == "__main__":
-  config_lib.main(run)
+  # The trainer stores the config, once it knows that the run is this one.
+  sys.exit(config_lib.main(run, stored_as=None))

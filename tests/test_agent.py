@@ -123,6 +123,16 @@ def test_parameters_of_another_published_directory(made, tmp_path):
   _equal(agent.load_params(made, str(path)), doubled)
 
 
+def test_a_program_serves_published_and_restored_parameters(made, tmp_path):
+  shipped = agent.load_params(made, "")
+  with checkpoints.Checkpointer(tmp_path) as saver:
+    saver.save(1, {"params": shipped})
+  program = jax.jit(lambda params: params["norm"]["scale"] + 1)
+  for path in ("", str(tmp_path)):
+    program(agent.committed(agent.load_params(made, path)))
+  assert program._cache_size() == 1
+
+
 def test_a_checkpoint_that_is_not_there_is_named(made, tmp_path):
   with pytest.raises(UserError, match=f"no checkpoint at {tmp_path}/none"):
     agent.load_params(made, str(tmp_path / "none"))

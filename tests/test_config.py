@@ -219,6 +219,18 @@ def test_a_command_gets_its_config_and_stores_it(command, file, tmp_path):
   assert config.read_config(tmp_path / "run").gap.tokens == 16
 
 
+def test_what_a_user_can_mend_is_one_line(capsys):
+  for error, status, says in (
+    (UserError("no light"), 1, "error: no light\n"),
+    (KeyboardInterrupt(), 130, "stopped\n"),
+  ):
+    with pytest.raises(SystemExit) as stop, config.plain_errors():
+      raise error
+    assert (stop.value.code, capsys.readouterr().err) == (status, says)
+  with pytest.raises(UserError), config.plain_errors(traceback=True):
+    raise UserError("no light")
+
+
 @pytest.mark.parametrize(
   "args, says",
   [

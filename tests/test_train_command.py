@@ -78,6 +78,11 @@ def test_a_wrong_field_is_one_line_and_a_failure(command, change, says):
   _assert_one_line(found, says)
 
 
+def test_a_stopped_run_is_no_success(command, monkeypatch):
+  monkeypatch.setattr("lfpc_jax.rl.trainer.Trainer.run", lambda self: None)
+  assert command(CONFIG, "--workdir=w")[0] == 130
+
+
 def test_the_module_is_a_command():
   done = subprocess.run(
     [sys.executable, "-m", "lfpc_jax.train", CONFIG, "--workdir=w", "more"],

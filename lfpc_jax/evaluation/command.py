@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import importlib.metadata
 import json
 import pathlib
@@ -14,9 +15,11 @@ from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax import metrics
 from lfpc_jax.data import loader
+from lfpc_jax.data.examples import Example
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation import probe_results, summary
 from lfpc_jax.evaluation.runner import Runner
+from lfpc_jax.models.parameters import params_digest
 from lfpc_jax.report import page
 from lfpc_jax.report import results as results_lib
 from lfpc_jax.report.records import load_records
@@ -24,11 +27,27 @@ from lfpc_jax.report.records import load_records
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "transformers")
 
 
-def manifest(config: Any, name: str, checkpoint: str) -> dict[str, Any]:
-  """Every setting that can change a score."""
+class _First(Sequence[Example]):
+  """A source's first examples, each decoded when it is asked for."""
+
+  def __init__(self, source: Sequence[Example], number: int):
+    self._source, self._number = source, number
+
+  def __len__(self) -> int:
+    return self._number
+
+  def __getitem__(self, index: int) -> Example:
+    return self._source[range(self._number)[index]]
+
+
+def manifest(
+  config: Any, name: str, checkpoint: str, digest: str
+) -> dict[str, Any]:
+  """Every setting that can change a score; `digest` is the parameters'."""
   return {
     "policy": name,
     "checkpoint": checkpoint,
+    "parameters": digest,
     "config": json.loads(config_lib.config_json(config)),
     "python": platform.python_version(),
     "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
@@ -43,7 +62,9 @@ def evaluate_into(
   checkpoint: str,
 ) -> None:
   """Evaluates a policy into a folder, unless it is there already."""
-  wanted = manifest(config, name, checkpoint)
+  # A run's directory may hold a later step than it did last time.
+  params = agent_lib.load_params(runner.agent, checkpoint)
+  wanted = manifest(config, name, checkpoint, params_digest(params))
   done = folder / "evaluation.json"
   if done.exists():
     stored = json.loads(done.read_text())
@@ -52,8 +73,7 @@ def evaluate_into(
   source = loader.open_data(config.data, config.eval.split)
   # By key: `config.eval.items` is the mapping's method.
   number = min(config.eval["items"] or len(source), len(source))
-  examples = [source[i] for i in range(number)]
-  params = agent_lib.load_params(runner.agent, checkpoint)
+  examples = _First(source, number)
   total = runner.batches(number)
   with metrics.Progress(f"evaluate {name}", total) as progress:
     found = runner.run(name, params, examples, progress.update)
@@ -72,6 +92,7 @@ def load_results(folder: pathlib.Path):
 
 def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
   """The command: evaluates, prints tables, writes a page."""
+  checkpoint = checkpoint or config.policy.checkpoint
   name = config.name if checkpoint else "pretrained"
   evaluate_into(folder, config, Runner(config), name, checkpoint)
   rows, results, records = load_results(folder)

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lfpc_jax.agent import Agent
+from lfpc_jax.data import prompts
 from lfpc_jax.data.examples import Example
 from lfpc_jax.report.records import RolloutRecord, TurnRecord, jpeg_bytes
 from lfpc_jax.rl import rewards, scoring
@@ -75,7 +76,7 @@ def make_records(
         original_size=(height, width),
         targets=tuple(tuple(map(float, box)) for box in example.boxes),
         turns=tuple(
-          _turn_records(example.image, cell, trajectory, p, turns[p][0])
+          _turn_records(agent, example.image, trajectory, p, turns[p][0])
         ),
         stop_reason=Stop(int(trajectory.stop[p, 0])).name.lower(),
         budget=budget,
@@ -84,13 +85,19 @@ def make_records(
   return records
 
 
-def _turn_records(image, cell, trajectory: Trajectory, p: int, texts):
+def _turn_records(agent, image, trajectory: Trajectory, p: int, texts):
+  failures = prompts.find_style(agent.packer.style).failures
+  cell = agent.policy.vision.cell
   crop = 0
   for number, text in enumerate(texts):
     outcome = int(trajectory.outcome[p, 0, number])
     if outcome != CROPPED:
       status = "NONE" if outcome < 0 else Failure(outcome).name
-      yield TurnRecord(text, status)
+      # The last turn's error is never shown to the policy.
+      told = outcome >= 0 and number + 1 < len(texts)
+      yield TurnRecord(
+        text, status, observation=failures[outcome] if told else ""
+      )
       continue
     box = trajectory.boxes[p, 0, crop]
     yield TurnRecord(

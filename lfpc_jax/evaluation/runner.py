@@ -36,7 +36,8 @@ class Evaluation:
   Attributes:
     rows: one for each question, budget and probe.
     records: rollouts to look at, without probes.
-    seconds: per question without probes, compilation left out, by budget.
+    seconds: per question without probes, by budget; the first batch, which
+      compiles, is left out unless it is the only one.
     compile_seconds: of the first batch beyond the others, by budget.
   """
 
@@ -116,21 +117,24 @@ class Runner:
       progress: told the number of batches done and what runs.
     """
     found = Evaluation([], [], {}, {})
+    params = agent_lib.committed(params)
+    times = {budget: [] for budget in self._rollouts}
     done = 0
-    for budget in self._rollouts:
-      times = []
-      for first in range(0, len(examples), self.config.eval.batch):
-        last = min(first + self.config.eval.batch, len(examples))
-        part = [examples[i] for i in range(first, last)]
+    for first in range(0, len(examples), self.config.eval.batch):
+      last = min(first + self.config.eval.batch, len(examples))
+      part = [examples[i] for i in range(first, last)]  # decoded here, once
+      for budget in self._rollouts:
         batch = self._pack(part, budget)
         for probe in self.probes:
-          began = time.perf_counter()
-          self._run_batch(found, name, params, part, batch, budget, probe)
+          seconds = self._run_batch(
+            found, name, params, part, batch, budget, probe
+          )
           if probe is Probe.NONE:
-            times.append((time.perf_counter() - began, len(part)))
+            times[budget].append((seconds, len(part)))
           done += 1
           progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
-      self._note_times(found, budget, times)
+    for budget in self._rollouts:
+      self._note_times(found, budget, times[budget])
     return found
 
   def batches(self, number: int) -> int:
@@ -146,6 +150,8 @@ class Runner:
     return agent_lib.device_batch(batch)
 
   def _run_batch(self, found, name, params, part, batch, budget, probe):
+    """Adds rows and records to `found`; returns the seconds to the verdicts."""
+    began = time.perf_counter()
     agent = self._agents[budget]
     key = jax.device_put(jax.random.key(self.config.eval.seed))
     trajectory = self._rollouts[budget](
@@ -154,13 +160,13 @@ class Runner:
     terms = jax.device_get(self._box_terms(batch, trajectory))
     host = jax.device_get(trajectory)
     verdicts = scoring.judge(agent.turns(host)[: len(part)], part)
+    seconds = time.perf_counter() - began
     label = probe.name.lower()
     found.rows += items_lib.make_items(
       part, budget, label, host, verdicts, terms
     )
-    missing = self.config.eval.records * (
-      1 + list(self._rollouts).index(budget)
-    ) - len(found.records)
+    there = sum(record.budget == budget for record in found.records)
+    missing = self.config.eval.records - there
     if probe is Probe.NONE and missing > 0:
       number = min(missing, len(part))
       cut = jax.tree.map(
@@ -175,6 +181,7 @@ class Runner:
         *cut,
         verdicts[:number],
       )
+    return seconds
 
   def _note_times(self, found, budget, times) -> None:
     steady = times[1:] or times

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-import functools
-import hashlib
 import pathlib
 import time
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import rich.console
 
@@ -24,27 +20,9 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.gap_selection import select, summary
 from lfpc_jax.gap_selection.direct import DirectAnswers
 from lfpc_jax.gap_selection.journal import Entry, Journal
-from lfpc_jax.models.parameters import Params
+from lfpc_jax.models.parameters import params_digest
 
 JOURNAL = "answers.jsonl"  # in the workdir
-
-
-def params_digest(params: Params) -> str:
-  """A few hexadecimal digits that change with the parameters.
-
-  Sums of bit patterns do not depend on the order of the addition, and so not
-  on the device or the sharding.
-  """
-
-  def total(x):
-    kind = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
-    bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
-    return jnp.sum(bits, dtype=jnp.uint32)
-
-  sums = jax.device_get(jax.jit(functools.partial(jax.tree.map, total))(params))
-  leaves = jax.tree_util.tree_leaves_with_path(sums)
-  text = repr([(jax.tree_util.keystr(path), int(x)) for path, x in leaves])
-  return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def ladder(config: Mapping[str, Any]) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ asks for adapters, they are a part of their own, "lora".
 from __future__ import annotations
 
 from collections.abc import Mapping
+import hashlib
 from typing import Any
 
 from flax import nnx
@@ -221,3 +222,26 @@ def logical_axes(config: PolicyConfig) -> Params:
 def count(config: PolicyConfig) -> int:
   """Number of parameters, without allocating them."""
   return sum(x.size for x in jax.tree.leaves(abstract(config)))
+
+
+def params_digest(params: Params) -> str:
+  """A few hexadecimal digits that change with the parameters.
+
+  Sums of bit patterns do not depend on the order of the addition, and so not
+  on the device or the sharding.
+  """
+  leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_sums(params)))
+  text = repr([(jax.tree_util.keystr(path), int(x)) for path, x in leaves])
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@jax.jit
+def _sums(params: Params) -> Params:
+  """Each parameter's bit patterns, summed, u32[]."""
+
+  def total(x):
+    kind = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
+    bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
+    return jnp.sum(bits, dtype=jnp.uint32)
+
+  return jax.tree.map(total, params)

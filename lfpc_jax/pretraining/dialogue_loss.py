@@ -176,6 +176,7 @@ def _far_loss(
     values: the number that each token writes, or -1, f32[V].
     batch: tells which targets are numbers.
   """
+  values = jnp.asarray(values)
   scores = jnp.where(values >= 0, scores, -1e9)
   expected = jax.nn.softmax(scores) @ jnp.maximum(values, 0)
   far = jnp.abs(expected - values[targets]) / _CELL

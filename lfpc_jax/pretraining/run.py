@@ -52,11 +52,16 @@ def _train_tower(
     number=config.pretrain.tower_batch,
   )
   trained = {"policy": params, "heads": heads}
-  for phase, (steps, rate) in enumerate(config.pretrain.tower_phases):
+  for phase, (steps, rate, share) in enumerate(config.pretrain.tower_phases):
+    source = functools.partial(
+      loop.batches,
+      functools.partial(make, crowded_share=share),
+      config.seed + 7 + phase,
+    )
     trained = loop.fit(
       lambda t, batch: tower.loss(policy, t, batch, ids),
       trained,
-      lambda a, b, p=phase: loop.batches(make, config.seed + 7 + p, a, b),
+      source,
       steps,
       rate,
       workdir / f"tower_{phase}.npz",

@@ -128,7 +128,7 @@ def make_batch(
   scenes: pool_lib.Pool,
   crowded: pool_lib.Pool,
   number: int,
-  crowded_share: float = 0.6,
+  crowded_share: float,
 ) -> TowerBatch:
   """Cuts `number` views of up to 16 tokens from random scenes."""
   rows = []

@@ -19,7 +19,9 @@ from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
+from lfpc_jax.models import lora
 from lfpc_jax.models.config import check_dtype
+from lfpc_jax.models.parameters import Params, params_digest
 from lfpc_jax.rl import precision, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
@@ -30,7 +32,7 @@ from lfpc_jax.stopping import StopSignal
 
 
 class Prepared(NamedTuple):
-  """A step's data, made ahead of time in a thread."""
+  """A step's examples and what the policy is shown of them."""
 
   examples: Sequence[Example]
   batch: Batch  # NumPy arrays
@@ -49,6 +51,12 @@ def make_optimiser(config: Any) -> optax.GradientTransformation:
     ),
   )
   return precision.keep_in(steps, dtype)
+
+
+def _digest(params: Params) -> str:
+  """Of a policy less its adapters, whose draws depend on the device."""
+  rest = {name: x for name, x in params.items() if name != lora.PART}
+  return params_digest(rest)
 
 
 class Trainer:
@@ -92,14 +100,9 @@ class Trainer:
     return Prepared(examples, self.agent.packer.pack(examples, budgets))
 
   def initial_state(self) -> TrainState:
-    """The state before the first step.
-
-    It is committed to its devices, as a restored one is: otherwise a resume
-    would compile every program anew.
-    """
+    """The state before the first step, committed as a restored one is."""
     params = agent_lib.load_params(self.agent, self.config.policy.checkpoint)
-    state = self.learner.init(params, self.config.seed)
-    return jax.device_put(state, jax.tree.map(lambda x: x.sharding, state))
+    return agent_lib.committed(self.learner.init(params, self.config.seed))
 
   def train_step(
     self, state: TrainState, prepared: Prepared, reference: Any = None
@@ -112,8 +115,7 @@ class Trainer:
     batch = agent_lib.device_batch(prepared.batch)
     key = jax.random.fold_in(state.key, state.step)
     trajectory = self.rollout(state.params, batch, self.agent.texts, key)
-    turns = self.agent.turns(jax.device_get(trajectory))
-    verdicts = scoring.judge(turns, prepared.examples)
+    verdicts = scoring.judge(self.agent.turns(trajectory), prepared.examples)
     correct, formed = scoring.verdict_arrays(verdicts)
     advantages, mask, scalars = self.score(
       batch, trajectory, *jax.device_put((correct, formed))
@@ -134,24 +136,34 @@ class Trainer:
     with checkpoints.Checkpointer(directory, every, keep) as saved:
       state = self.initial_state()
       reference = state.params if self.rules.kl else None
+      extra = {
+        "config": json.loads(config_lib.config_json(config)),
+        "beginning": _digest(state.params),
+      }
       if saved.latest_step is not None:
         # The config first: another one may make a state of other shapes.
-        self._check_same(checkpoints.read_extra(directory))
+        self._check_same(checkpoints.read_extra(directory), extra)
         state, _ = saved.restore(checkpoints.abstract(state))
+      if jax.process_index() == 0:
+        config_lib.write_config(config, self.workdir)
       start = int(state.step)
       if start >= steps:
         return state
       if reference is not None:
         reference = jax.tree.map(lambda x: x.copy(), reference)
-      return self._loop(state, start, steps, saved, reference)
+      return self._loop(state, start, steps, saved, extra, reference)
 
-  def _check_same(self, extra: dict[str, Any]) -> None:
-    """Refuses to go on with a run that was started with another config."""
+  def _check_same(self, there: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses to go on with a run that was started otherwise.
+
+    Args:
+      there: what the run's checkpoint has beside its state.
+      now: what this one's would have.
+    """
     free = ("train", "checkpoint", "eval", "name", "alarms", "selection")
-    now = json.loads(config_lib.config_json(self.config))
     kept = (
-      {k: v for k, v in c.items() if k not in free}
-      for c in (extra["config"], now)
+      {k: v for k, v in c["config"].items() if k not in free}
+      for c in (there, now)
     )
     changes = config_lib.diff(*kept)
     if changes:
@@ -160,14 +172,20 @@ class Trainer:
         f"({'; '.join(changes)}): take back the change, or give another "
         "--workdir"
       )
+    if there.get("beginning", now["beginning"]) != now["beginning"]:
+      raise UserError(
+        f"{self.workdir} holds a run that began with other parameters than "
+        f"policy.path={self.config.policy.path!r}, policy.checkpoint="
+        f"{self.config.policy.checkpoint!r} give now: give another --workdir, "
+        "or remove that run"
+      )
 
-  def _loop(self, state, start, steps, saved, reference):
+  def _loop(self, state, start, steps, saved, extra, reference):
     config = self.config
     sampler = loader.BatchSampler(
       config.seed, config.rollout.prompts, len(self.source)
     )
     delayed = metrics.DelayedScalars()
-    extra = {"config": json.loads(config_lib.config_json(config))}
     with (
       StopSignal() as stop,
       metrics.MetricsWriter(self.workdir, start) as writer,

@@ -35,7 +35,7 @@ from lfpc_jax.rollout.types import (
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _State:
+class State:
   """The rollout under way.
 
   The last filled slot of each row is pending: its token is known, its keys
@@ -177,10 +177,21 @@ class Rollout:
       key: of all sampling.
       probe: a probes.Probe i32[]; None leaves the probes out of the program.
     """
+    prefix, state = self.start(params, batch, key)
+
+    def turn(state):
+      return self.turn(params, batch, texts, prefix, probe, state)
+
+    return jax.lax.while_loop(self.goes_on, turn, state).trajectory
+
+  def start(
+    self, params: Params, batch: Batch, key: jax.Array
+  ) -> tuple[decoder.PrefixCache, State]:
+    """The prompts' cache, and the state before the first turn."""
     prefix = encode_prompt(self.policy, params, batch, self.capacity)
     trajectory = _empty_trajectory(batch, self.config)
     p, g = trajectory.length.shape
-    state = _State(
+    return prefix, State(
       trajectory=trajectory,
       cache=decoder.empty_suffix(self.policy, p, g, self.config.slots),
       position=jnp.broadcast_to(batch.next_position[:, None], (p, g)),
@@ -189,15 +200,11 @@ class Rollout:
       turn=jnp.int32(0),
     )
 
-    def goes_on(state):
-      return jnp.any(~state.done) & (state.turn < self.config.max_turns)
+  def goes_on(self, state: State) -> jax.Array:
+    """Whether any episode has a turn to come, bool[]."""
+    return jnp.any(~state.done) & (state.turn < self.config.max_turns)
 
-    def turn(state):
-      return self._turn(params, batch, texts, prefix, probe, state)
-
-    return jax.lax.while_loop(goes_on, turn, state).trajectory
-
-  def _turn(self, params, batch, texts, prefix, probe, state) -> _State:
+  def turn(self, params, batch, texts, prefix, probe, state: State) -> State:
     """The policy writes a turn; those that called get their observation."""
     start = state.trajectory.length
     state, ended_well = self._decode_turn(params, texts, prefix, state)
@@ -280,7 +287,7 @@ class Rollout:
       change,
     )
 
-  def _decode_turn(self, params, texts, prefix, state: _State):
+  def _decode_turn(self, params, texts, prefix, state: State):
     """Decodes until every row's turn has ended.
 
     Returns:
@@ -336,8 +343,8 @@ class Rollout:
     return carry[0], carry[2]
 
   def _observe(
-    self, params, texts, prefix, box, call, features, goes_on, state: _State
-  ) -> _State:
+    self, params, texts, prefix, box, call, features, goes_on, state: State
+  ) -> State:
     """Writes and prefills the observations of the rows that go on.
 
     `box` is the policy's own, which is kept; `call` is what it is shown.

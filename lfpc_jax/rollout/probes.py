@@ -119,8 +119,8 @@ def replace_box(probe: jax.Array, batch: Batch, call: Call) -> jax.Array:
 def replace_pixels(probe: jax.Array, key: jax.Array, view: View) -> View:
   """The view with its pixels replaced, if the probe says so.
 
-  Noise is uniform over all 256 levels of each channel, blank is the mean
-  colour; both in the normalised units of the patches.
+  Noise is uniform from about black to about white, without a step between
+  levels; blank is the mean colour. Both in the patches' normalised units.
   """
   shape = view.patches.shape
   # Normalised values of levels 0 to 255 span about -1.8 to 2.1.

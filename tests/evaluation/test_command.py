@@ -1,7 +1,9 @@
 """The evaluate command on made-up rollouts: rows, probes, files, page."""
 
+import contextlib
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -75,11 +77,14 @@ def _rollouts(agent, asked):
   return rollout
 
 
-@pytest.fixture(scope="module")
-def evaluated(tmp_path_factory):
-  """(folder, what the command printed, the probes of each pass)."""
-  folder, asked = tmp_path_factory.mktemp("evaluation"), []
-  config = _config()
+@contextlib.contextmanager
+def _made_up():
+  """Within it rollouts are made up; gives what was asked of policies.
+
+  The probes of all passes, the checkpoints that were read, and the parameters
+  in each of them by name.
+  """
+  asked, read, stored = [], [], {}
 
   class Made(runner.Runner):
     def __init__(self, config):
@@ -87,13 +92,39 @@ def evaluated(tmp_path_factory):
       for budget, agent in self._agents.items():
         self._rollouts[budget] = _rollouts(agent, asked)
 
+  def load_params(agent, checkpoint):
+    read.append(checkpoint)
+    return stored.get(checkpoint, {"w": jnp.zeros(3)})
+
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(command, "Runner", Made)
     patch.setattr(loader, "open_scenes", lambda *_: sizes.source(NUMBER))
-    patch.setattr(command.agent_lib, "load_params", lambda *_: None)
-    command.evaluate(config, folder, "")
-    command.evaluate(config, folder, "")  # is done already
+    patch.setattr(command.agent_lib, "load_params", load_params)
+    yield asked, read, stored
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+  """(folder, the probes of each pass)."""
+  folder = tmp_path_factory.mktemp("evaluation")
+  with _made_up() as (asked, _, _):
+    command.evaluate(_config(), folder, "")
+    command.evaluate(_config(), folder, "")  # is done already
   return folder, asked
+
+
+def test_a_run_that_has_trained_on_is_evaluated_again(tmp_path):
+  config = _config("eval.probes=()", "policy.checkpoint=start")
+  with _made_up() as (asked, read, stored):
+    command.evaluate(config, tmp_path, "run")
+    once = len(asked)
+    command.evaluate(config, tmp_path, "run")
+    assert len(asked) == once
+    stored["run"] = {"w": jnp.ones(3)}
+    command.evaluate(config, tmp_path, "run")
+    assert len(asked) == 2 * once
+    command.evaluate(config, tmp_path, "")
+  assert read == ["run", "run", "run", "start"]
 
 
 def test_every_batch_runs_without_and_with_each_probe(evaluated):

@@ -188,3 +188,23 @@ def test_a_number_must_know_the_row_and_column_of_the_digit(case):
     )
   want = np.mean(losses) if losses else 0.0
   np.testing.assert_allclose(loss, want, rtol=1e-4)
+
+
+def test_the_loss_falls_on_a_batch_that_is_seen_again(case, tokenizer):
+  config, policy, batch = case
+  values = dialogue_loss.number_values(tokenizer)
+  heads = dialogue_loss.init_heads(jax.random.key(0), config.text.width)
+  trained = {"policy": policy, "heads": heads}
+
+  @jax.jit
+  def step(trained):
+    (value, _), grads = jax.value_and_grad(dialogue_loss.loss, 1, True)(
+      config, trained, batch, values
+    )
+    return value, jax.tree.map(lambda p, g: p - 0.03 * g, trained, grads)
+
+  losses = []
+  for _ in range(4):
+    value, trained = step(trained)
+    losses.append(float(value))
+  assert np.isfinite(losses).all() and losses[-1] < losses[0]

@@ -1,5 +1,6 @@
 """The training loop on tiny data: exact, resumable, compiled once."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -151,7 +152,8 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
 
 
 def test_a_run_goes_on_with_its_own_config_only(small, tmp_path):
-  started = trainer_lib.Trainer(small(), tmp_path)
+  started = trainer_lib.Trainer(small("train.steps=0"), tmp_path)
+  started.run()
   extra = {"config": json.loads(config_lib.config_json(started.config))}
   with checkpoints.Checkpointer(tmp_path / checkpoints.SUBFOLDER) as saved:
     saved.save(1, started.initial_state(), extra)
@@ -163,6 +165,33 @@ def test_a_run_goes_on_with_its_own_config_only(small, tmp_path):
     UserError, match=r"optimizer.learning_rate: 0.0003 -> 0.5.*--workdir"
   ):
     other.run()
+  # What was refused is not said to be the run's config.
+  kept = config_lib.read_config(tmp_path)
+  assert config_lib.diff(started.config, kept) == []
+
+
+def test_a_run_goes_on_from_its_own_beginning_only(
+  small, tmp_path, monkeypatch
+):
+  trainer = trainer_lib.Trainer(small("train.steps=1"), tmp_path)
+  monkeypatch.setattr(
+    trainer,
+    "train_step",
+    lambda state, *_: (
+      dataclasses.replace(state, step=state.step + 1),
+      dict(reward=0.0, accuracy=0.0, tool_rate=0.0),
+    ),
+  )
+  assert int(trainer.run().step) == int(trainer.run().step) == 1
+  load = trainer_lib.agent_lib.load_params
+
+  def retrained(*args):
+    params = load(*args)
+    return params | {"embedding": params["embedding"] + 1}
+
+  monkeypatch.setattr(trainer_lib.agent_lib, "load_params", retrained)
+  with pytest.raises(UserError, match="other parameters than policy.path='ti"):
+    trainer.run()
 
 
 def test_prompts_must_divide_into_micro_batches(small):

@@ -82,7 +82,7 @@ def _captured(trainer, monkeypatch):
   """(state, reference) that a run's loop begins with."""
   found = []
 
-  def loop(state, start, steps, saved, reference):
+  def loop(state, start, steps, saved, extra, reference):
     found.extend((state, reference))
 
   monkeypatch.setattr(trainer, "_loop", loop)

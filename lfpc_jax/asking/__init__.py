@@ -1,0 +1,1 @@
+"""One question about one picture, from its file to its pictures."""
