@@ -34,6 +34,7 @@ def _base() -> ml_collections.ConfigDict:
     frozen_dtype="float32",  # of other parts: bfloat16 halves their memory
     remat="none",  # 'layer' keeps one activation per layer
     logit_chunk=1024,  # tokens whose logits exist at one time
+    attention_chunk=256,  # queries whose scores exist at one time
   )
   # Low-rank adapters on the decoder. If there are any, they alone are trained.
   config.policy.lora = dict(
@@ -149,7 +150,9 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     return config
   if variant == "baseline":
     config.gap.mode = "none"
-    config.train.steps = 40
+    # A step at the full view takes six times as long as one at 16 tokens.
+    config.rollout.prompts = 16
+    config.train.steps = 24
     return config
   if variant in ("stage2", "control"):
     config.data.difficulty = "hard"
@@ -179,5 +182,6 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     config.eval.update(items=8, batch=4, records=2)
     return config
   raise ValueError(
-    f"no variant {variant!r}: choose stage1, baseline, stage2, control or smoke"
+    f"no variant {variant!r}: choose stage1, baseline, stage2, control,"
+    " pretrain or smoke"
   )

@@ -132,6 +132,7 @@ def make_agent(
     dtype=config["policy"]["dtype"],
     remat=config["policy"]["remat"],
     logit_chunk=config["policy"]["logit_chunk"],
+    attention_chunk=config["policy"]["attention_chunk"],
     lora=LoraConfig(**config["policy"]["lora"]),
   )
   tokenizer = Tokenizer.load(directory)

@@ -8,6 +8,7 @@ evaluates all of them on held-out scenes. Interrupted at any moment and started
 again, it goes on; what is finished is not done again.
 """
 
+import itertools
 import pathlib
 
 from absl import app, flags
@@ -21,11 +22,8 @@ _QUICK = flags.DEFINE_bool(
 )
 _CONFIG = "configs/tiny.py"
 DIFFICULTIES = ("easy", "hard")
-# What fits into minutes on two cores: on hard scenes the low budget alone.
-_EVALUATIONS = {
-  "easy": ("eval.items=256",),
-  "hard": ("eval.items=512", "eval.budgets=(16,)"),
-}
+# Difficulty, visual tokens and questions: what fits into minutes on two cores.
+_EVALUATIONS = (("easy", 16, 512), ("easy", 324, 128), ("hard", 16, 512))
 _PROBES = "eval.probes=('truth','noise')"
 _QUICK_CHANGES = (
   "rollout.prompts=4",
@@ -64,16 +62,16 @@ def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
   from lfpc_jax.evaluation import command
   from lfpc_jax.evaluation.runner import Runner
 
-  for difficulty in DIFFICULTIES:
+  for difficulty, budget, items in _EVALUATIONS:
     changes = (f"data.difficulty={difficulty}", _PROBES)
-    changes += _EVALUATIONS[difficulty]
+    changes += (f"eval.budgets=({budget},)", f"eval.items={items}")
     config = load("stage1", workdir, quick, *changes)
     runner = Runner(config)
     for name, folder in POLICIES.items():
-      say(f"evaluation on {difficulty} scenes: {name}")
+      say(f"evaluation on {difficulty} scenes at {budget} tokens: {name}")
       checkpoint = str(workdir / folder) if folder else ""
       command.evaluate_into(
-        _evaluation(workdir, difficulty, name),
+        _evaluation(workdir, difficulty, budget, name),
         config,
         runner,
         name,
@@ -90,9 +88,9 @@ POLICIES = {
 """Names for a reader, and the run of each."""
 
 
-def _evaluation(workdir: pathlib.Path, difficulty: str, name: str):
+def _evaluation(workdir: pathlib.Path, difficulty: str, budget: int, name: str):
   folder = POLICIES[name] or "pretrained"
-  return workdir / "evaluation" / difficulty / folder
+  return workdir / "evaluation" / f"{difficulty}-{budget}" / folder
 
 
 def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
@@ -103,10 +101,12 @@ def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
 
   tables, shown = [], []
   for difficulty in DIFFICULTIES:
-    found, by_policy = [], {}
-    for name in POLICIES:
-      folder = _evaluation(workdir, difficulty, name)
-      by_policy[name], of_policy, records = command.load_results(folder)
+    found, by_policy = [], {name: [] for name in POLICIES}
+    budgets = [budget for kind, budget, _ in _EVALUATIONS if kind == difficulty]
+    for name, budget in itertools.product(POLICIES, budgets):
+      folder = _evaluation(workdir, difficulty, budget, name)
+      rows, of_policy, records = command.load_results(folder)
+      by_policy[name] += rows
       found += of_policy
       shown += records
     title = f"Held-out {difficulty} scenes"
@@ -140,7 +140,7 @@ def main(argv: list[str]) -> None:
   from lfpc_jax.data import scenes
 
   parts = iter(range(1, 100))
-  total = len(DIFFICULTIES) * (1 + len(POLICIES)) + 3
+  total = len(DIFFICULTIES) + 3 + len(_EVALUATIONS) * len(POLICIES)
 
   def say(text: str) -> None:
     console.print(f"[bold]\\[{next(parts)}/{total}][/bold] {text}")

@@ -56,7 +56,9 @@ def manual_config(source: rows_lib.Source) -> ManualConfig:
   )
 
 
-class Manual(tfds.core.ShardBasedBuilder):
+# Not registered: `python -m` runs this module beside the imported one, and TFDS
+# knows a name but once.
+class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
   """TFDS builder over a folder of fetched files; use `prepare`."""
 
   VERSION = tfds.core.Version("1.0.0")

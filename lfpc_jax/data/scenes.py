@@ -105,7 +105,8 @@ def scenes_config(
   )
 
 
-class Scenes(tfds.core.ShardBasedBuilder):
+# Not registered, see `manual.Manual`.
+class Scenes(tfds.core.ShardBasedBuilder, skip_registration=True):
   """TFDS builder of the scenes; `prepare` is the usual way to run it."""
 
   VERSION = tfds.core.Version("1.0.0")

@@ -14,7 +14,7 @@ _COLOURS = ("#ff2d55", "#ffb000", "#00c8ff", "#7cff4f", "#d28bff")
 def shown(
   image: np.ndarray, box: Sequence[int], grid: Sequence[int], cell: int
 ) -> Image.Image:
-  """A region of the original at the size in which the policy sees it.
+  """A region of the original as the policy sees it, up to 2 of 256 levels.
 
   Args:
     image: the original, u8[H, W, 3].

@@ -318,7 +318,7 @@ class Learner:
       change, opt_state = self.optimiser.update(grads, opt_state, trained)
       trained = optax.apply_updates(trained, change)
       if number == 0:
-        first = metrics | {"gradient_norm": optax.global_norm(grads)}
+        first = metrics | {"gradient_norm": optax.tree.norm(grads)}
     params = trained | frozen
     state = TrainState(state.step + 1, params, opt_state, state.key)
     return state, first

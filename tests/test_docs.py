@@ -1,0 +1,213 @@
+"""What README and docs name exists: functions, fields, flags, commands."""
+
+import argparse
+import ast
+import pathlib
+import re
+import runpy
+import shlex
+import sys
+import tomllib
+
+from absl import app, flags
+import pytest
+
+from lfpc_jax import config as config_lib
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+TEXTS = {page.name: page.read_text() for page in PAGES}
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+  "scripts"
+]
+_SPAN = re.compile(r"`([^`\n]+)`")
+
+
+def _code(text):
+  """Fenced blocks line by line, continued lines joined, and inline code."""
+  blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+  for block in blocks:
+    yield from block.replace("\\\n", " ").splitlines()
+  yield from _SPAN.findall(re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
+def _found(pattern):
+  """(page, match) of a pattern that a whole piece of code has."""
+  return [
+    (name, match.group(1))
+    for name, text in TEXTS.items()
+    for code in _code(text)
+    if (match := re.fullmatch(pattern, code.strip()))
+  ]
+
+
+def _names(tree, prefix=""):
+  """Functions, classes with their members, and constants of a module."""
+  for node in tree.body:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+      yield prefix + node.name
+    if isinstance(node, ast.ClassDef):
+      yield from _names(node, f"{prefix}{node.name}.")
+    if isinstance(node, ast.Assign):
+      yield from (prefix + t.id for t in node.targets if hasattr(t, "id"))
+
+
+REFERENCES = _found(r"([\w/]+\.py:[\w.]+)")
+
+
+def test_the_docs_refer_to_code():
+  assert len(REFERENCES) > 60
+  assert {name for name, _ in REFERENCES} >= {"formulas.md", "extend.md"}
+
+
+@pytest.mark.parametrize("page, reference", sorted(set(REFERENCES)))
+def test_a_function_that_the_docs_name_exists(page, reference):
+  path, name = reference.split(":")
+  files = [f for f in (ROOT / "lfpc_jax" / path, ROOT / path) if f.exists()]
+  assert files, f"{page}: no file {path}"
+  names = set(_names(ast.parse(files[0].read_text())))
+  assert name in names or path.startswith("configs/"), f"{page}: no {reference}"
+
+
+@pytest.mark.parametrize(
+  "page, path", sorted(set(_found(r"((?:lfpc_jax|tests|configs)/[\w/]*\S*)")))
+)
+def test_a_file_that_the_docs_name_exists(page, path):
+  assert (ROOT / path.partition(":")[0]).exists(), page
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_between_the_pages_lead_somewhere(page):
+  links = re.findall(r"\]\(((?!https?:)[^)#]+)", TEXTS[page])
+  folder = next(path for path in PAGES if path.name == page).parent
+  for link in links:
+    assert (folder / link).exists(), link
+
+
+def _settings():
+  pattern = r"--config\.([\w.]+)=(\S+)"
+  return sorted(
+    {
+      (name, *match.groups())
+      for name, text in TEXTS.items()
+      for code in _code(text)
+      for match in re.finditer(pattern, code)
+    }
+  )
+
+
+@pytest.mark.parametrize("page, field, value", _settings())
+def test_a_field_that_the_docs_set_exists_and_takes_the_value(
+  page, field, value
+):
+  config_lib.load_config(f"{ROOT}/configs/tiny.py", [f"{field}={value}"])
+
+
+def _commands():
+  lines = {
+    code.strip().removeprefix(".venv/bin/")
+    for text in TEXTS.values()
+    for code in _code(text)
+  }
+  return sorted(x for x in lines if x.startswith("python -m lfpc_jax"))
+
+
+class _Parsed(Exception):
+  """A command's flags were all understood; it is not run."""
+
+
+@pytest.fixture
+def only_parse(monkeypatch):
+  """Commands stop where they have read their flags."""
+  # Flags that other tests' imports have defined would be in the way.
+  values = flags.FLAGS
+  before = {name: values[name] for name in list(values)}
+  own = {
+    name
+    for name in before
+    if not (values.find_module_defining_flag(name) or "").startswith("absl")
+  }
+  for name in own:
+    delattr(values, name)
+  parse_args = argparse.ArgumentParser.parse_args
+
+  def parse_arguments(parser, arguments=None):
+    parse_args(parser, arguments)
+    raise _Parsed
+
+  def parse_flags(main, argv=None, flags_parser=None):
+    (flags_parser or values)(sys.argv if argv is None else argv)
+    if "config" in values:
+      _, changes = config_lib._split_changes(sys.argv)
+      config_lib.load_config(values["config"].value, changes)
+    raise _Parsed
+
+  monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_arguments)
+  monkeypatch.setattr(app, "run", parse_flags)
+  monkeypatch.chdir(ROOT)
+  yield
+  for name in set(values) - (set(before) - own):
+    delattr(values, name)
+  for name in own:
+    values[name] = before[name]
+  values.unparse_flags()
+
+
+def _parse(monkeypatch, command):
+  module, *arguments = shlex.split(command)[2:]
+  monkeypatch.setattr(sys, "argv", [module, *arguments])
+  runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _is_main(module):
+  file = ROOT.joinpath(*module.split(".")).with_suffix(".py")
+  return 'if __name__ == "__main__":' in file.read_text()
+
+
+def test_the_docs_name_modules_that_are_commands():
+  modules = {command.split()[2] for command in _commands()}
+  assert {"lfpc_jax.train", "lfpc_jax.evaluate"} < modules
+  assert all(map(_is_main, modules))
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("command", [c for c in _commands() if "--" in c])
+def test_a_command_of_the_docs_parses(only_parse, monkeypatch, command):
+  with pytest.raises(_Parsed):
+    _parse(monkeypatch, command)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize(
+  "command",
+  [
+    "python -m lfpc_jax.ask --imgae=a.jpg",
+    "python -m lfpc_jax.data.check --name=vstar --dir=a --shw=3",
+    "python -m lfpc_jax.ask --config.gap.tokns=3",
+  ],
+)
+def test_a_command_with_a_wrong_flag_does_not(
+  only_parse, monkeypatch, capsys, command
+):
+  with pytest.raises(SystemExit) as stop:
+    _parse(monkeypatch, command)
+  assert stop.value.code in (1, 2)
+  assert capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_console_command_runs_a_module(name, monkeypatch):
+  module, function = SCRIPTS[name].split(":")
+  ran = []
+  monkeypatch.setattr(runpy, "run_module", lambda *a, **k: ran.append((a, k)))
+  console = __import__(module, fromlist=[function])
+  getattr(console, function)()
+  (((run,), how),) = ran
+  assert _is_main(run)
+  assert how == {"run_name": "__main__", "alter_sys": True}
+
+
+def test_console_commands_that_the_docs_name_exist():
+  changes = (ROOT / "CHANGELOG.md").read_text()
+  named = re.findall(r"`(lfpc-[\w-]+)", "\n".join([changes, *TEXTS.values()]))
+  assert set(named) == set(SCRIPTS)
