@@ -275,3 +275,17 @@ def test_errors_inside_a_command(command, file, tmp_path):
     more = [f"{flag}aceback" for flag in more]
     with pytest.raises(type(error)):  # shown by Python with its traceback
       command(fail(error), *args, *more)
+
+
+def test_shipped_configs_are_found_from_any_directory(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert config.load_config("configs/tiny.py:stage1").name == "stage1"
+  (tmp_path / "configs").mkdir()
+  own = tmp_path / "configs" / "tiny.py"
+  own.write_text(
+    "import ml_collections\n"
+    "def get_config(): return ml_collections.ConfigDict({'name': 'mine'})\n"
+  )
+  assert config.load_config("configs/tiny.py").name == "mine"
+  with pytest.raises(UserError, match=r"--config=configs/none\.py: no such"):
+    config.load_config("configs/none.py")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 _NEGATIVE = -1e30  # a masked score; finite, so that an empty row is no NaN
 
 
-def scores(q, k, mask):
+def scores(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
   """Scaled scores f32[B, K, R, Tq, Tk] for R query heads per kv head."""
   scale = q.shape[-1] ** -0.5
   q = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])

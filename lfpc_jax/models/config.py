@@ -234,7 +234,9 @@ def _pick(data: dict, keys: tuple, where: str) -> dict[str, Any]:
   return {ours: _tuples(data[key]) for ours, key in keys}
 
 
-def from_published(data: dict[str, Any], where: str = "config.json", **extra):
+def from_published(
+  data: dict[str, Any], where: str = "config.json", **extra: Any
+) -> PolicyConfig:
   """Reads a published config, flat (the hub's files) or nested (newer ones).
 
   Args:

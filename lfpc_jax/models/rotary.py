@@ -46,7 +46,9 @@ def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
-def view_positions(start: jax.Array, grid: jax.Array, index: jax.Array):
+def view_positions(
+  start: jax.Array, grid: jax.Array, index: jax.Array
+) -> jax.Array:
   """Positions `[..., 3]` of visual token number `index` of an image.
 
   Args:

@@ -39,7 +39,8 @@ def _layout(config: VisionConfig, grid: jax.Array, capacity: int):
   take = functools.partial(jnp.take_along_axis, indices=order, axis=1)
   window = take(window)
   corner = jnp.stack([take(row), take(col)], axis=-1) * config.merge_size
-  inside = np.stack(np.divmod(np.arange(config.merge_size**2), 2), axis=-1)
+  unit = np.arange(config.merge_size**2)
+  inside = np.stack(np.divmod(unit, config.merge_size), axis=-1)
   positions = corner[:, :, None] + inside
   return order, jnp.where(window == 2**30, -1, window), positions
 
@@ -95,8 +96,7 @@ def _window_attention(q, k, v, window, block):
 
 def _block(config, chunk, x, params, full, angles, window):
   """One pre-norm block over patches x[B, N*4, width]."""
-  vision = config
-  block = vision.window**2 * vision.merge_size**2
+  block = config.window**2 * config.merge_size**2
   qkv = dense(params["qkv"], rms_norm(params["norm1"], x))
   q, k, v = (qkv[:, :, i] for i in range(3))
   q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
@@ -137,8 +137,10 @@ def encode_views(config: PolicyConfig, params: Params, view: View) -> jax.Array:
   batch, capacity, unit, _ = view.patches.shape
   order, window, positions = _layout(vision, view.grid, capacity)
   patches = view.patches.astype(config.dtype)
-  # An image is two equal frames, so their kernels add up.
-  kernel = jnp.sum(params["patch_embed"]["kernel"], axis=0)
+  # An image is two equal frames, so their kernels add up: in float32, or a
+  # sum of kernels kept in bfloat16 would be rounded once more.
+  kernel = params["patch_embed"]["kernel"]
+  kernel = jnp.sum(kernel, axis=0, dtype=jnp.float32)
   x = dense({"kernel": kernel}, patches)
   back = jnp.argsort(order, axis=1)
   x = _permute(x.reshape(batch, capacity, -1), order, back)

@@ -1,4 +1,4 @@
-"""Published files: sizes, round trips, placement, and every damage."""
+"""Published files: sizes, round trips, placement, memory."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def saved(params, tmp_path_factory):
-  """A float32 directory in several shards; tests copy it before damage."""
+  """A float32 directory in several shards; no test changes it."""
   directory = tmp_path_factory.mktemp("published") / "model"
   published.save(directory, _CONFIG, params, max_shard_bytes=100_000)
   return directory
