@@ -29,16 +29,20 @@ def setup(tmp_path_factory):
   batch = batches.build(model, [prefix], [[suffix]])
   start, length = len(prefix), len(suffix)
   reference = oracle.logits(model, prefix + suffix)[start:]
+  for parameter in model.parameters():  # but not the rotary frequencies
+    parameter.data = parameter.data.to(torch.bfloat16).float()
+  stored = oracle.logits(model, prefix + suffix)[start:]
   half = model.to(torch.bfloat16)
   with torch.no_grad():
     given = oracle.inputs(prefix + suffix)
     given["pixel_values"] = given["pixel_values"].to(torch.bfloat16)
     theirs = half(**given).logits[0, start:].float().numpy()
-  return config, params, batch, length, reference, _rms(theirs, reference)
+  errors = _rms(theirs, reference)
+  return config, params, batch, length, stored, reference, errors
 
 
 def _ours(setup, **fields):
-  config, params, batch, length, _, _ = setup
+  config, params, batch, length, *_ = setup
   dtype = fields.pop("params", "float32")
   params = jax.tree.map(lambda x: x.astype(dtype), params)
   config = dataclasses.replace(config, **fields)
@@ -58,3 +62,8 @@ def test_bfloat16_compute_is_no_worse_than_transformers(setup, stored):
 
 def test_float32_compute_is_exact_to_rounding(setup):
   assert _rms(_ours(setup), setup[-2]) < 1e-5
+
+
+def test_parameters_stored_in_bfloat16_are_not_rounded_again(setup):
+  stored = setup[-3]
+  assert _rms(_ours(setup, params="bfloat16"), stored) < 1e-5
