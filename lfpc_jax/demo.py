@@ -62,18 +62,20 @@ def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
   from lfpc_jax.evaluation import command
   from lfpc_jax.evaluation.runner import Runner
 
+  runners = {}  # one for each budget: its program serves both difficulties
   for difficulty, budget, items in _EVALUATIONS:
     changes = (f"data.difficulty={difficulty}", _PROBES)
     changes += (f"eval.budgets=({budget},)", f"eval.items={items}")
     config = load("stage1", workdir, quick, *changes)
-    runner = Runner(config)
+    if budget not in runners:
+      runners[budget] = Runner(config)
     for name, folder in POLICIES.items():
       say(f"evaluation on {difficulty} scenes at {budget} tokens: {name}")
       checkpoint = str(workdir / folder) if folder else ""
       command.evaluate_into(
         _evaluation(workdir, difficulty, budget, name),
         config,
-        runner,
+        runners[budget],
         name,
         checkpoint,
       )

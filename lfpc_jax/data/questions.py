@@ -15,6 +15,11 @@ _TEXTS = {
 }
 
 
+def question_text(category: str, colour: str) -> str:
+  """The question of a category that names the sign of this colour."""
+  return _TEXTS[category].format(colour)
+
+
 @dataclasses.dataclass(frozen=True)
 class Question:
   """A question about a scene.
@@ -74,7 +79,7 @@ def _question(
     corners = np.array([sign.box for sign in signs])
     boxes.append((*corners[:, :2].min(0), *corners[:, 2:].max(0)))
   return Question(
-    text=_TEXTS[category].format(named.colour),
+    text=question_text(category, named.colour),
     answer=str(signs[0].digit),
     category=category,
     boxes=np.array(boxes, np.int32),

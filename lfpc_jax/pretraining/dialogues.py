@@ -14,6 +14,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from lfpc_jax.data import questions
 from lfpc_jax.pretraining import pool as pool_lib
 from lfpc_jax.pretraining import views
 from lfpc_jax.pretraining.features import CROPS, Features
@@ -123,8 +124,8 @@ def _draw(rng, pool, features, m, in_crop):
     if not in_crop or _visible(pool, features, m, s, c, asked):
       break
   colour = pool_lib.COLOURS[pool.colour[m, partner if related else s]]
-  where = f"the sign next to the {colour}" if related else f"the {colour}"
-  return s, c, f"What digit is on {where} sign?"
+  category = "relation" if related else "attribute"
+  return s, c, questions.question_text(category, colour)
 
 
 def make_batch(

@@ -105,7 +105,7 @@ def _train_dialogues(
     trained = loop.fit(
       loss,
       trained,
-      lambda a, b, p=phase: loop.batches(make, config.seed + 11 + p, a, b),
+      functools.partial(loop.batches, make, config.seed + 11 + phase),
       steps,
       rate,
       workdir / f"dialogues_{phase}.npz",

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lfpc_jax.data import prompts
+from lfpc_jax.data.tiny_tokenizer import CALL_CLOSE, CALL_OPEN
 from lfpc_jax.data.tokenizer import Tokenizer, Verbatim
 from lfpc_jax.pretraining.pool import COLOURS
 
@@ -105,11 +106,8 @@ class Writer:
     """
     parts = [(self._ids(question), 0.0), (self.tail, 0.0)]
     if call is not None:
-      text = (
-        '<tool_call>\n{"name": "image_zoom_in_tool", "arguments": {"bbox_2d": ['
-        + ", ".join(str(v) for v in call)
-        + "]}}\n</tool_call>"
-      )
+      box = ", ".join(str(v) for v in call)
+      text = f"<tool_call>{CALL_OPEN}{box}{CALL_CLOSE}</tool_call>"
       visual = [self.pad] * (grid[0] * grid[1])
       parts += [(self.tokenizer.encode(text), 1.0), (self.before, 0.0)]
       parts += [(visual, 0.0), (self.after, 0.0)]
