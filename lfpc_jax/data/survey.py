@@ -126,7 +126,7 @@ def survey(
     _count_row(found, row)
     asked[row.question, row.image_id or row.id, *sorted(row.options)] += 1
     unmatched += not answers.matches(row.answer, row.answer, row.options)
-    letters += not row.options and row.answer in string.ascii_uppercase[:8]
+    letters += not row.options and row.answer in set("ABCDEFGH")
   found.faults = ledger.faults[first:]
   found.problems = list(_problems(found, asked, unmatched, letters))
   return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 
 import jax
 import numpy as np
@@ -25,6 +26,14 @@ def _shown(image: np.ndarray, box: Sequence[int], grid, cell: int) -> bytes:
   region = Image.fromarray(image).crop(tuple(int(v) for v in box))
   region = region.resize(size, Image.Resampling.BICUBIC)
   return jpeg_bytes(np.asarray(region), quality=95)
+
+
+# The reward's terms; their sum is no term.
+_PARTS = tuple(
+  field.name
+  for field in dataclasses.fields(rewards.RewardTerms)
+  if field.name != "total"
+)
 
 
 def make_records(
@@ -55,10 +64,7 @@ def make_records(
   records = []
   for p, example in enumerate(examples):
     height, width = example.image.shape[:2]
-    weighted = {
-      part: float(getattr(terms, part)[p, 0])
-      for part in ("accuracy", "format", "tool", "geo")
-    }
+    weighted = {part: float(getattr(terms, part)[p, 0]) for part in _PARTS}
     records.append(
       RolloutRecord(
         id=example.id,

@@ -227,8 +227,8 @@ def count(config: PolicyConfig) -> int:
 def params_digest(params: Params) -> str:
   """A few hexadecimal digits that change with the parameters.
 
-  Sums of bit patterns do not depend on the order of the addition, and so not
-  on the device or the sharding.
+  Sums of bit patterns, weighted by place, do not depend on the order of the
+  addition, and so not on the device or the sharding.
   """
   leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(_sums(params)))
   text = repr([(jax.tree_util.keystr(path), int(x)) for path, x in leaves])
@@ -237,11 +237,13 @@ def params_digest(params: Params) -> str:
 
 @jax.jit
 def _sums(params: Params) -> Params:
-  """Each parameter's bit patterns, summed, u32[]."""
+  """Each parameter's bit patterns, weighted by place and summed, u32[]."""
 
   def total(x):
     kind = jnp.dtype(f"uint{8 * x.dtype.itemsize}")
     bits = jax.lax.bitcast_convert_type(x, kind).astype(jnp.uint32)
-    return jnp.sum(bits, dtype=jnp.uint32)
+    # An odd weight loses no bit; without one, two swapped values go unseen.
+    weight = 2 * jnp.arange(bits.size, dtype=jnp.uint32) + 1
+    return jnp.sum(bits * weight.reshape(bits.shape), dtype=jnp.uint32)
 
   return jax.tree.map(total, params)

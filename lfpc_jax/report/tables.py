@@ -118,7 +118,8 @@ class ResultTable:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAD)
     table.add_column("")
     for index in indices:
-      title = self.columns[index].title.replace(": ", "\n")
+      column = self.columns[index]
+      title = f"{column.group}\n{column.name}" if column.group else column.name
       table.add_column(rich.text.Text(title), justify="right", no_wrap=True)
     for label, cells in self.rows:
       texts = [rich.text.Text(label)]

@@ -142,6 +142,9 @@ def test_the_digest_tells_parameters_apart():
   other[3] = np.nextafter(other[3], 9, dtype=other.dtype)
   changed = params | {"norm": {"scale": other}}
   assert command.params_digest(changed) != known
+  swapped = np.array(params["embedding"])
+  swapped[[0, 1]] = swapped[[1, 0]]
+  assert command.params_digest(params | {"embedding": swapped}) != known
 
 
 def _printed(table):

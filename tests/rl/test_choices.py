@@ -198,16 +198,16 @@ def test_the_zero_variance_filter_takes_out_a_group_of_equal_rewards():
   assert _score("rl.drop_zero_variance=true")[1] == [True] * 4
 
 
-def _loss(*changes, reference=None):
-  """Loss of a token whose ratio to the sampler is 1.25, advantage 1."""
+def _loss(*changes, reference=None, now=0.5, before=0.4, advantage=1.0):
+  """Loss of a token; by default its ratio is 1.25 and its advantage 1."""
   rules = UpdateConfig(**_config(*changes).rl)
   new, old = (
-    jnp.log(jnp.full((1, 1, 1), 0.5)),
-    jnp.log(jnp.full((1, 1, 1), 0.4)),
+    jnp.log(jnp.full((1, 1, 1), now)),
+    jnp.log(jnp.full((1, 1, 1), before)),
   )
   other = jnp.log(jnp.full((1, 1, 1), reference or 0.5))
   loss, clipped = update_lib._token_losses(
-    rules, new, old, other, jnp.ones((1, 1))
+    rules, new, old, other, jnp.full((1, 1), advantage)
   )
   return float(loss[0, 0, 0]), bool(clipped[0, 0, 0])
 
@@ -215,7 +215,9 @@ def _loss(*changes, reference=None):
 def test_clip_higher_lets_a_good_token_grow_further():
   assert _loss() == (pytest.approx(-1.2), True)
   assert _loss("rl.clip_high=0.28") == (pytest.approx(-1.25), False)
-  assert _loss("rl.clip_low=0.1") == (pytest.approx(-1.2), True)
+  bad = dict(now=0.35, before=0.5, advantage=-1.0)  # a ratio of 0.7
+  assert _loss(**bad) == (pytest.approx(0.8), True)
+  assert _loss("rl.clip_low=0.1", **bad) == (pytest.approx(0.9), True)
 
 
 def test_the_kl_term_is_that_of_the_reference():
