@@ -11,6 +11,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax.models.layers import precision
+
 _NEGATIVE = -1e30  # a masked score; finite, so that an empty row is no NaN
 
 
@@ -18,7 +20,13 @@ def scores(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
   """Scaled scores f32[B, K, R, Tq, Tk] for R query heads per kv head."""
   scale = q.shape[-1] ** -0.5
   q = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
-  s = jnp.einsum("bqkrd,bskd->bkrqs", q, k, preferred_element_type=jnp.float32)
+  s = jnp.einsum(
+    "bqkrd,bskd->bkrqs",
+    q,
+    k,
+    precision=precision(q.dtype),
+    preferred_element_type=jnp.float32,
+  )
   return jnp.where(mask[:, None, None], s * scale, _NEGATIVE)
 
 
@@ -27,7 +35,8 @@ def _attend(q, k, v, mask):
   top = jax.lax.stop_gradient(jnp.max(s, axis=-1, keepdims=True))
   weight = jnp.exp(s - top)
   total = jnp.sum(weight, axis=-1)
-  out = jnp.einsum("bkrqs,bskd->bqkrd", weight.astype(v.dtype), v)
+  weight = weight.astype(v.dtype)
+  out = jnp.einsum("bkrqs,bskd->bqkrd", weight, v, precision=precision(v.dtype))
   out = out / jnp.moveaxis(total, -1, 1)[..., None].astype(out.dtype)
   lse = jnp.moveaxis(top[..., 0] + jnp.log(total), -1, 1)
   return out.reshape(q.shape), lse.reshape(q.shape[:3])

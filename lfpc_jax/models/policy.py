@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.layers import precision
 from lfpc_jax.models.parameters import Params
 
 
@@ -45,7 +46,11 @@ def logits(
   head = _head(config, params).astype(hidden.dtype)
   axes = (((hidden.ndim - 1,), (1,)), ((), ()))
   return jax.lax.dot_general(
-    hidden, head, axes, preferred_element_type=jnp.float32
+    hidden,
+    head,
+    axes,
+    precision=precision(hidden.dtype),
+    preferred_element_type=jnp.float32,
   )
 
 
