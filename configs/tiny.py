@@ -71,7 +71,7 @@ def _base() -> ml_collections.ConfigDict:
     max_crops=1,
     max_turns=2,
     max_turn_tokens=16,
-    max_response_tokens=56,  # observations counted
+    max_response_tokens=48,  # observations counted
     text_capacity=40,  # prompt tokens that are not visual
     crop_min_tokens=9,
     crop_max_tokens=16,
@@ -104,7 +104,7 @@ def _base() -> ml_collections.ConfigDict:
     mask_over_long=False,
     kl=0.0,  # weight of the KL term against the starting policy
     updates_per_step=1,
-    micro_batches=1,
+    micro_batches=4,  # what the caches of two cores hold
   )
   config.optimizer = dict(
     learning_rate=3e-4,  # [paper: 1e-6, at 7B]

@@ -25,6 +25,8 @@ DIFFICULTIES = ("easy", "hard")
 # Difficulty, visual tokens and questions: what fits into minutes on two cores.
 _EVALUATIONS = (("easy", 16, 512), ("easy", 324, 128), ("hard", 16, 512))
 _PROBES = "eval.probes=('truth','noise')"
+# The page shows the grounding reward of every policy, earned or not.
+_SHOWN = "reward.geo_weight=1"
 _QUICK_CHANGES = (
   "rollout.prompts=4",
   "rollout.group=2",
@@ -64,7 +66,7 @@ def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
 
   runners = {}  # one for each budget: its program serves both difficulties
   for difficulty, budget, items in _EVALUATIONS:
-    changes = (f"data.difficulty={difficulty}", _PROBES)
+    changes = (f"data.difficulty={difficulty}", _PROBES, _SHOWN)
     changes += (f"eval.budgets=({budget},)", f"eval.items={items}")
     config = load("stage1", workdir, quick, *changes)
     if budget not in runners:

@@ -40,13 +40,28 @@ def make_records(
   agent: Agent,
   reward: RewardConfig,
   name: str,
-  budget: int,
+  budget: int | Sequence[int],
   examples: Sequence[Example],
   batch: Batch,
   trajectory: Trajectory,
   verdicts: Sequence[Sequence[Verdict]],
+  advantages: np.ndarray | None = None,
+  samples: int = 1,
 ) -> list[RolloutRecord]:
-  """One record for the first rollout of each prompt; arrays on the host."""
+  """Records of each prompt's first rollouts; arrays on the host.
+
+  Args:
+    agent: the policy with all that surrounds it.
+    reward: weights and rules.
+    name: the policy's, for a reader.
+    budget: visual tokens of the global view, of all prompts or of each.
+    examples: P of them.
+    batch: the prompts.
+    trajectory: P x G rollouts.
+    verdicts: of the judge.
+    advantages: what the update weighed them with, f32[P, G], in training.
+    samples: rollouts of a prompt, at most G.
+  """
   correct, formed = scoring.verdict_arrays(verdicts)
   geo = rewards.grounding_reward(
     trajectory.boxes,
@@ -60,43 +75,51 @@ def make_records(
     rewards.total_reward(correct, formed, trajectory.crops, geo.geo, reward)
   )
   turns = agent.turns(trajectory)
-  cell = agent.policy.vision.cell
+  budgets = np.broadcast_to(budget, len(examples)).tolist()
   records = []
   for p, example in enumerate(examples):
     height, width = example.image.shape[:2]
-    weighted = {part: float(getattr(terms, part)[p, 0]) for part in _PARTS}
-    records.append(
-      RolloutRecord(
-        id=example.id,
-        policy=name,
-        question=example.question,
-        answer=example.answer,
-        prediction=verdicts[p][0].answer or "",
-        category=example.category,
-        correct=bool(correct[p, 0]),
-        rewards=weighted,
-        view_jpeg=_shown(
-          example.image, (0, 0, width, height), batch.grid[p], cell
-        ),
-        original_jpeg=jpeg_bytes(example.image),
-        original_size=(height, width),
-        targets=tuple(tuple(map(float, box)) for box in example.boxes),
-        turns=tuple(
-          _turn_records(agent, example.image, trajectory, p, turns[p][0])
-        ),
-        stop_reason=Stop(int(trajectory.stop[p, 0])).name.lower(),
-        budget=budget,
-      )
+    view = _shown(
+      example.image,
+      (0, 0, width, height),
+      batch.grid[p],
+      agent.policy.vision.cell,
     )
+    original = jpeg_bytes(example.image)
+    for g in range(samples):
+      weighted = {part: float(getattr(terms, part)[p, g]) for part in _PARTS}
+      texts = _turn_records(agent, example.image, trajectory, (p, g), turns)
+      records.append(
+        RolloutRecord(
+          id=example.id,
+          policy=name,
+          question=example.question,
+          answer=example.answer,
+          prediction=verdicts[p][g].answer or "",
+          category=example.category,
+          correct=bool(correct[p, g]),
+          rewards=weighted,
+          view_jpeg=view,
+          original_jpeg=original,
+          original_size=(height, width),
+          targets=tuple(tuple(map(float, box)) for box in example.boxes),
+          turns=tuple(texts),
+          stop_reason=Stop(int(trajectory.stop[p, g])).name.lower(),
+          budget=budgets[p],
+          sample=g,
+          advantage=None if advantages is None else float(advantages[p, g]),
+        )
+      )
   return records
 
 
-def _turn_records(agent, image, trajectory: Trajectory, p: int, texts):
+def _turn_records(agent, image, trajectory: Trajectory, which, turns):
+  """Of the rollout `which`, a pair of a prompt and one of its rollouts."""
   failures = prompts.find_style(agent.packer.style).failures
   cell = agent.policy.vision.cell
-  crop = 0
+  texts, crop = turns[which[0]][which[1]], 0
   for number, text in enumerate(texts):
-    outcome = int(trajectory.outcome[p, 0, number])
+    outcome = int(trajectory.outcome[which][number])
     if outcome != CROPPED:
       status = "NONE" if outcome < 0 else Failure(outcome).name
       # The last turn's error is never shown to the policy.
@@ -105,12 +128,12 @@ def _turn_records(agent, image, trajectory: Trajectory, p: int, texts):
         text, status, observation=failures[outcome] if told else ""
       )
       continue
-    box = trajectory.boxes[p, 0, crop]
+    box = trajectory.boxes[which][crop]
     yield TurnRecord(
       text,
       "OK",
-      tuple(map(float, trajectory.boxes_shown[p, 0, crop])),
+      tuple(map(float, trajectory.boxes_shown[which][crop])),
       tuple(map(float, box)),
-      _shown(image, box, trajectory.grids[p, 0, crop], cell),
+      _shown(image, box, trajectory.grids[which][crop], cell),
     )
     crop += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 import dataclasses
+import functools
 import json
 import pathlib
 import time
@@ -15,6 +16,7 @@ import numpy as np
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import files
+from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import items as items_lib
@@ -25,7 +27,7 @@ from lfpc_jax.models.parameters import Params
 from lfpc_jax.report.records import RolloutRecord, save_records
 from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
-from lfpc_jax.rollout.episode import Rollout
+from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.probes import Probe
 
 
@@ -83,15 +85,21 @@ class Runner:
     """Reads the policy's files and the config's eval section."""
     self.config = config
     self.probes = parse_probes(config.eval.probes)
-    self.reward = RewardConfig(**(config.reward.to_dict() | {"geo_weight": 1}))
+    self.reward = RewardConfig(**config.reward)
     self._agents = {
       budget: agent_lib.make_agent(
         config, budget, group=1, temperature=config.eval.temperature
       )
       for budget in config.eval.budgets
     }
+    self._encoders = {
+      budget: jax.jit(
+        functools.partial(episode.encode_views, agent.policy, capacity=budget)
+      )
+      for budget, agent in self._agents.items()
+    }
     self._rollouts = {
-      budget: jax.jit(Rollout(agent.policy, agent.episodes, budget))
+      budget: jax.jit(episode.Rollout(agent.policy, agent.episodes, budget))
       for budget, agent in self._agents.items()
     }
     self._box_terms = jax.jit(items_lib.box_terms)
@@ -119,20 +127,29 @@ class Runner:
     found = Evaluation([], [], {}, {})
     params = agent_lib.committed(params)
     times = {budget: [] for budget in self._rollouts}
-    done = 0
-    for first in range(0, len(examples), self.config.eval.batch):
-      last = min(first + self.config.eval.batch, len(examples))
-      part = [examples[i] for i in range(first, last)]  # decoded here, once
-      for budget in self._rollouts:
-        batch = self._pack(part, budget)
-        for probe in self.probes:
-          seconds = self._run_batch(
-            found, name, params, part, batch, budget, probe
-          )
-          if probe is Probe.NONE:
-            times[budget].append((seconds, len(part)))
-          done += 1
-          progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
+    done, size = 0, self.config.eval.batch
+    sampler = loader.BatchSampler(0, size, len(examples), shuffle=False)
+    with loader.BatchLoader(
+      examples,
+      sampler,
+      num_steps=sampler.steps_per_epoch,
+      transform=self._pack,
+    ) as batches:
+      for step, (full, packed) in batches:
+        # The last batch is filled up with the first questions.
+        part = full[: len(examples) - step * size]
+        for budget in self._rollouts:
+          began = time.perf_counter()
+          batch = self._encoded(params, packed[budget], budget)
+          encoded = time.perf_counter() - began
+          for probe in self.probes:
+            seconds = self._run_batch(
+              found, name, params, part, batch, budget, probe
+            )
+            if probe is Probe.NONE:
+              times[budget].append((encoded + seconds, len(part)))
+            done += 1
+            progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
     for budget in self._rollouts:
       self._note_times(found, budget, times[budget])
     return found
@@ -142,12 +159,18 @@ class Runner:
     per_pass = -(-number // self.config.eval.batch)
     return per_pass * len(self.probes) * len(self._rollouts)
 
-  def _pack(self, part, budget):
-    """The batch on the device, filled up with its last question."""
-    full = part + [part[-1]] * (self.config.eval.batch - len(part))
-    packer = self._agents[budget].packer
-    batch = packer.pack(full, [budget] * len(full))
-    return agent_lib.device_batch(batch)
+  def _pack(self, examples):
+    """The examples and, by budget, their batch of NumPy arrays."""
+    return examples, {
+      budget: agent.packer.pack(examples, [budget] * len(examples))
+      for budget, agent in self._agents.items()
+    }
+
+  def _encoded(self, params, batch, budget):
+    """The batch on the device; all probes share its visual tokens."""
+    batch = agent_lib.device_batch(batch)
+    visual = jax.block_until_ready(self._encoders[budget](params, batch))
+    return dataclasses.replace(batch, visual=visual)
 
   def _run_batch(self, found, name, params, part, batch, budget, probe):
     """Adds rows and records to `found`; returns the seconds to the verdicts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+import dataclasses
 import functools
 import json
 import pathlib
@@ -26,7 +27,7 @@ from lfpc_jax.rl import precision, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
-from lfpc_jax.rollout.episode import Rollout
+from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.types import Batch
 from lfpc_jax.stopping import StopSignal
 
@@ -85,8 +86,9 @@ class Trainer:
       self.capacity,
       tuple(config.policy.freeze),
     )
+    self.encode = jax.jit(self._encode)
     self.rollout = jax.jit(
-      Rollout(self.agent.policy, self.agent.episodes, self.capacity)
+      episode.Rollout(self.agent.policy, self.agent.episodes, self.capacity)
     )
     self.score = jax.jit(
       functools.partial(scoring.score, self.reward, self.rules)
@@ -104,6 +106,17 @@ class Trainer:
     params = agent_lib.load_params(self.agent, self.config.policy.checkpoint)
     return agent_lib.committed(self.learner.init(params, self.config.seed))
 
+  def _encode(self, params: Params, batch: Batch) -> jax.Array | None:
+    """The views' visual tokens, if rollout and update may share them.
+
+    A tower that is not trained encodes each view once; a trained one encodes
+    it in the rollout and, with its gradient, in the update.
+    """
+    if "vision" not in lora.frozen_parts(params, self.config.policy.freeze):
+      return None
+    policy, capacity = self.agent.policy, self.capacity
+    return episode.encode_views(policy, params, batch, capacity)
+
   def train_step(
     self, state: TrainState, prepared: Prepared, reference: Any = None
   ) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -113,6 +126,8 @@ class Trainer:
       The new state and the step's metrics, still on the device.
     """
     batch = agent_lib.device_batch(prepared.batch)
+    visual = self.encode(state.params, batch)
+    batch = dataclasses.replace(batch, visual=visual)
     key = jax.random.fold_in(state.key, state.step)
     trajectory = self.rollout(state.params, batch, self.agent.texts, key)
     verdicts = scoring.judge(self.agent.turns(trajectory), prepared.examples)

@@ -50,25 +50,35 @@ class State:
   turn: jax.Array  # i32[]
 
 
-def encode_prompt(
+def encode_views(
   config: PolicyConfig, params: Params, batch: Batch, capacity: int
-) -> decoder.PrefixCache:
-  """Renders and encodes the global views and prefills the prompts.
-
-  The prompt's last token is left to the suffix, whose first output predicts
-  the policy's first token.
+) -> jax.Array:
+  """Renders and encodes the global views, [P, N, D].
 
   Args:
     config: the policy.
-    params: its parameters.
+    params: its parameters; the tower alone is used.
     batch: the prompts.
-    capacity: visual tokens of the largest global view.
+    capacity: visual tokens of the largest global view, N.
   """
   height, width = batch.size[:, 0], batch.size[:, 1]
   zero = jnp.zeros_like(height)
   whole = jnp.stack([zero, zero, width, height], axis=-1)
   view = views.render_views(batch.originals, whole, batch.grid, capacity)
-  visual = vision.encode_views(config, params, view)
+  return vision.encode_views(config, params, view)
+
+
+def encode_prompt(
+  config: PolicyConfig, params: Params, batch: Batch, capacity: int
+) -> decoder.PrefixCache:
+  """Prefills the prompts; encodes their views if the batch has them not.
+
+  The prompt's last token is left to the suffix, whose first output predicts
+  the policy's first token. Arguments as in `encode_views`.
+  """
+  visual = batch.visual
+  if visual is None:
+    visual = encode_views(config, params, batch, capacity)
   x = policy.embed(config, params, batch.tokens, batch.visual_index, visual)
   length = batch.length - 1
   return decoder.prefill(config, params, x, batch.positions, length)

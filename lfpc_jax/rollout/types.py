@@ -35,6 +35,8 @@ class Batch:
     grid: (rows, cols) of the global view, i32[P, 2].
     targets: nested boxes in original pixels, smallest first, i32[P, n, 4].
     target_valid: which of them exist, bool[P, n].
+    visual: the global views as the tower encodes them, [P, N, D]; None: each
+      program that needs them renders and encodes them itself.
   """
 
   tokens: jax.Array
@@ -47,6 +49,7 @@ class Batch:
   grid: jax.Array
   targets: jax.Array
   target_valid: jax.Array
+  visual: jax.Array | None = None
 
 
 @jax.tree_util.register_dataclass

@@ -93,7 +93,12 @@ def test_only_the_first_step_compiles(trainer, first):
   start, second, end = first[2]
   assert second > start
   assert end == second
-  for program in (trainer.rollout, trainer.score, trainer.update):
+  for program in (
+    trainer.encode,
+    trainer.rollout,
+    trainer.score,
+    trainer.update,
+  ):
     assert program._cache_size() == 1
 
 
@@ -112,6 +117,16 @@ def test_training_changes_the_decoder_and_not_the_frozen_tower(trainer, first):
   _assert_same(after["vision"], before["vision"])
   assert not np.array_equal(after["embedding"], before["embedding"])
   assert int(first[0].step) == 2
+
+
+def test_views_are_encoded_ahead_for_a_frozen_tower_alone(small, trainer):
+  params = trainer.initial_state().params
+  prepared = trainer.prepare(0, [trainer.source[i] for i in range(4)])
+  visual = jax.eval_shape(trainer._encode, params, prepared.batch)
+  width = trainer.agent.policy.text.width
+  assert visual.shape == (4, trainer.capacity, width)
+  trained = trainer_lib.Trainer(small("policy.freeze=()"), "")
+  assert trained._encode(params, prepared.batch) is None
 
 
 def test_two_runs_with_one_seed_are_the_same(trainer, first, tmp_path):

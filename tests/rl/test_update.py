@@ -11,6 +11,7 @@ import pytest
 from lfpc_jax.errors import UserError
 from lfpc_jax.rl import update as update_lib
 from lfpc_jax.rl.update import Learner, Lesson, UpdateConfig
+from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.probes import Probe
 from tests.rollout import scripted_policy
 
@@ -275,3 +276,24 @@ def test_rules_that_make_no_update_are_refused(played):
     UpdateConfig(micro_batches=0)
   with pytest.raises(UserError, match="'tower'.*'vision'"):
     _learner(RULES, frozen=("tower",)).init(played[0], 0)
+
+
+def test_encoded_views_serve_as_the_originals_do(played):
+  params, batch, _ = played
+  config, _, capacity = _STATIC
+  encode = _jit(
+    lambda batch: episode.encode_views(config, params, batch, capacity)
+  )
+  prefill = _jit(
+    lambda batch: episode.encode_prompt(config, params, batch, capacity)
+  )
+  visual = encode(batch)
+  expected = prefill(batch)
+  for sign, close in ((1, True), (-1, False)):
+    # Without the originals: nothing but the tokens can say what is seen.
+    blind = dataclasses.replace(
+      batch, originals=jnp.zeros_like(batch.originals), visual=sign * visual
+    )
+    found = prefill(blind)
+    assert np.allclose(found.k, expected.k, atol=1e-5) == close
+    assert np.allclose(found.v, expected.v, atol=1e-5) == close
