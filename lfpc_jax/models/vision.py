@@ -61,37 +61,51 @@ _permute.defvjp(
 )
 
 
-def _window_attention(q, k, v, window, block):
-  """Attention within windows; `block` patches hold at least one window."""
+def _window_attention(q, k, v, window, block, chunk):
+  """Attention within windows, at most about `chunk` queries at one time.
+
+  `block` patches hold at least one window.
+  """
   batch, length = window.shape
   if length <= block:
     return attention.attend(q, k, v, window[:, :, None] == window[:, None])[0]
-  blocks = -(-length // block)
+  group = max(chunk // block, 1) if chunk else length // block + 1
+  group = min(group, -(-length // block))
+  groups = -(-length // (group * block))
 
   def split(x, fill=0):
-    pad = [(0, 0), (0, blocks * block - length)] + [(0, 0)] * (x.ndim - 2)
-    x = jnp.pad(x, pad, constant_values=fill)
-    return x.reshape(batch, blocks, block, *x.shape[2:])
+    """The blocks [groups, group, B, block, ...] of x [B, length, ...]."""
+    pad = [(0, 0), (0, groups * group * block - length)]
+    x = jnp.pad(x, pad + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+    x = jnp.moveaxis(x.reshape(batch, -1, block, *x.shape[2:]), 1, 0)
+    return x.reshape(groups, group, *x.shape[1:])
 
-  def neighbours(x, fill=0):
-    pad = [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2)
-    x = jnp.pad(x, pad, constant_values=fill)
-    return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
+  def beside(x, fill=0):
+    """Each group's blocks with the one before and the one after."""
+    edge = jnp.full_like(x[:1, :1], fill)
+    before = jnp.concatenate([edge, x[:-1, -1:]])
+    after = jnp.concatenate([x[1:, :1], edge])
+    return jnp.concatenate([before, x, after], axis=1)
 
+  def attend(parts):
+    q, k, v, window, around = parts
+    k, v, around = (
+      jnp.concatenate([x[:-2], x[1:-1], x[2:]], axis=2) for x in (k, v, around)
+    )
+    mask = window[..., :, None] == around[..., None, :]
+    fold = lambda x: x.reshape(-1, *x.shape[2:])
+    out, _ = attention.attend(*map(fold, (q, k, v, mask)))
+    return out.reshape(q.shape)
+
+  q, k, v = map(split, (q, k, v))
   window = split(window, -2)
-  mask = window[..., :, None] == neighbours(window, -3)[..., None, :]
-
-  def fold(x):
-    return x.reshape(batch * blocks, *x.shape[2:])
-
-  out, _ = attention.attend(
-    fold(split(q)),
-    fold(neighbours(split(k))),
-    fold(neighbours(split(v))),
-    fold(mask),
-  )
-  out = out.reshape(batch, blocks * block, *out.shape[2:])
-  return out[:, :length]
+  parts = (q, beside(k), beside(v), window, beside(window, -3))
+  if groups == 1:
+    out = attend(jax.tree.map(lambda x: x[0], parts))[None]
+  else:
+    out = jax.lax.map(jax.checkpoint(attend), parts)
+  out = jnp.moveaxis(out.reshape(-1, *out.shape[2:]), 1, 0)
+  return out.reshape(batch, -1, *out.shape[3:])[:, :length]
 
 
 def _block(config, chunk, x, params, full, angles, window):
@@ -102,11 +116,11 @@ def _block(config, chunk, x, params, full, angles, window):
   q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
 
   def global_attention(q, k, v):
-    same = (window >= 0)[:, :, None] == (window >= 0)[:, None]
-    return attention.attend(q, k, v, same, chunk)[0]
+    # One row for all queries: what padding reads has no meaning anyway.
+    return attention.attend(q, k, v, (window >= 0)[:, None], chunk)[0]
 
   def local_attention(q, k, v):
-    return _window_attention(q, k, v, window, block)
+    return _window_attention(q, k, v, window, block, chunk)
 
   mixed = jax.lax.cond(full, global_attention, local_attention, q, k, v)
   x = x + dense(params["proj"], mixed, inputs=2)
