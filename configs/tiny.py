@@ -48,7 +48,9 @@ def _base() -> ml_collections.ConfigDict:
     dir="data",
     difficulty="easy",  # or 'hard': smaller digits, more signs
     split="train",
+    items=0,  # the split's first ones; 0 for all
     image_capacity=(512, 512),  # (height, width) of the largest original
+    max_boxes=4,  # nested boxes of a question; of more, the smallest
   )
   config.gap = dict(
     mode="fixed",  # 'none', 'fixed', 'random' or 'selected'

@@ -44,6 +44,7 @@ class Agent:
     packer: turns examples into batches.
     texts: what the environment writes.
     precision: of the parameters in each top-level part.
+    seed: of the adapters that the policy may begin with.
   """
 
   directory: pathlib.Path
@@ -53,6 +54,7 @@ class Agent:
   packer: Packer
   texts: Texts
   precision: Mapping[str, str]
+  seed: int = 0
 
   def turns(self, trajectory: Trajectory) -> list[list[list[str]]]:
     """The policy's text of each turn of each rollout.
@@ -80,7 +82,12 @@ class Agent:
 def find_model(path: str) -> pathlib.Path:
   """A directory of published files; a bare name is a shipped model."""
   shipped = ASSETS / path
-  if path and shipped.is_dir():
+  if not path:
+    raise UserError(
+      "policy.path is empty: name a shipped model, as in "
+      "--config.policy.path=tiny_qwen, or a directory of published files"
+    )
+  if shipped.is_dir():
     return shipped
   directory = pathlib.Path(path).expanduser()
   if not directory.is_dir():
@@ -144,6 +151,7 @@ def make_agent(
     view_min_tokens=config["gap"]["min_tokens"],
     text_capacity=config["rollout"]["text_capacity"],
     image_capacity=tuple(config["data"]["image_capacity"]),
+    target_capacity=config["data"]["max_boxes"],
   )
   return Agent(
     directory=directory,
@@ -153,6 +161,7 @@ def make_agent(
     packer=packer,
     texts=environment_texts(tokenizer, style, policy.text.vocab_size),
     precision=_precision(config["policy"], policy),
+    seed=config["seed"],
   )
 
 
@@ -178,7 +187,17 @@ def load_params(agent: Agent, checkpoint: str) -> Params:
     return _restore(agent, checkpoint)
   source = checkpoint or agent.directory
   _, params = published.load(source, agent.policy, agent.precision)
-  return lora.with_fresh(agent.policy, params)
+  return _with_adapters(agent, params)
+
+
+def _with_adapters(agent: Agent, params: Params) -> Params:
+  """Fresh adapters where the config wants some and there are none.
+
+  They have the precision of a checkpoint's, so that training that goes on
+  from one rounds nothing.
+  """
+  kind = agent.precision.get(lora.PART)
+  return lora.with_fresh(agent.policy, params, agent.seed, kind)
 
 
 def _restore(agent: Agent, checkpoint: str) -> Params:
@@ -195,7 +214,7 @@ def _restore(agent: Agent, checkpoint: str) -> Params:
   else:
     target.pop(lora.PART, None)
   params = checkpoints.restore_params(checkpoint, target)
-  return lora.with_fresh(agent.policy, params)
+  return _with_adapters(agent, params)
 
 
 def committed(tree: Any) -> Any:

@@ -21,6 +21,7 @@ import contextlib
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import pathlib
 import sys
@@ -54,7 +55,9 @@ def load_config(
   Raises:
     UserError: no such file or variant, an unknown field, a wrong type.
   """
-  path, colon, variant = file.partition(":")
+  # A path may hold a colon itself; a variant is what follows the suffix.
+  path, suffix, variant = file.rpartition(".py:")
+  path, colon = (path + ".py", ":") if suffix else (file, "")
   if file.endswith(".json"):
     config = read_config(file)
   else:
@@ -165,6 +168,8 @@ def setup_jax(cache: str | None = None) -> str | None:
     print(f"no compile cache: {path}: {error.strerror}", file=sys.stderr)
     path = None
   jax.config.update("jax_compilation_cache_dir", path)
+  # Which platforms are not there is of no interest where others are.
+  logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
   # Small programs add up too: a tiny policy compiles dozens of them.
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
   return path

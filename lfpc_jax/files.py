@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 import contextlib
+import fcntl
 import os
 import pathlib
 from typing import IO
+
+from lfpc_jax.errors import UserError
+
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -27,6 +32,47 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
   except BaseException:
     part.unlink(missing_ok=True)
     raise
+
+
+@contextlib.contextmanager
+def locked(
+  folder: str | os.PathLike[str], enabled: bool = True
+) -> Iterator[None]:
+  """Keeps a second run out of a folder; the system frees it after a kill.
+
+  Args:
+    folder: made if missing. One in an object store cannot be locked.
+    enabled: False does nothing.
+
+  Raises:
+    UserError: another run holds it, or it cannot be written.
+  """
+  if not enabled or "://" in os.fspath(folder):
+    yield
+    return
+  path = pathlib.Path(folder) / _LOCK
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+b")
+  except OSError as error:
+    raise UserError(
+      f"cannot write {path}: {error.strerror}; give a --workdir that can be "
+      "written"
+    ) from error
+  with file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      holder = file.read(32).decode(errors="replace") or "unknown"
+      raise UserError(
+        f"{folder} is in use by another run, process {holder}: wait for its "
+        "end, or give another --workdir"
+      ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()).encode())
+    file.flush()
+    yield
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:

@@ -31,7 +31,7 @@ from lfpc_jax import errors, files
 Row = tuple[int, dict[str, float]]
 """A step and its scalars, on the host."""
 
-_FILE = "metrics.jsonl"
+FILE = "metrics.jsonl"  # in a workdir
 
 
 class MetricsWriter:
@@ -58,7 +58,7 @@ class MetricsWriter:
     """
     self._file = None
     if _is_first_process() if enabled is None else enabled:
-      path = pathlib.Path(workdir) / _FILE
+      path = pathlib.Path(workdir) / FILE
       _keep_rows_before(path, start_step)
       self._file = path.open("ab", buffering=0)
 
@@ -92,7 +92,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     UserError: another line is no metrics row; the message names it.
   """
   path = pathlib.Path(path)
-  path = path / _FILE if path.is_dir() else path
+  path = path / FILE if path.is_dir() else path
   lines = path.read_bytes().split(b"\n")
   rows = []
   # A whole file ends in a newline, so that its last piece is empty.
@@ -187,6 +187,10 @@ class Progress:
         self._task, total=self._total, completed=self._step, rest=""
       )
       self._bar.start()
+    elif self._enabled and self._step < self._total:
+      # The first step compiles: a log should say that something goes on.
+      line = f"{self._task}  {self._step}/{self._total}  starting"
+      self._console.print(rich.text.Text(line), soft_wrap=True)
     return self
 
   def __exit__(self, *_: object) -> None:

@@ -117,6 +117,7 @@ def test_plain_lines_come_every_interval_and_at_the_end():
       progress.update(step, reward=step / 4)
     progress.update(80, reward=1.875, doing="saving")
   assert file.getvalue().splitlines() == [
+    "stage 1  0/80  starting",
     "stage 1  1/80  reward 0.25",
     "stage 1  11/80  reward 2.75  1 min 09 s left",
     "stage 1  80/80  reward 1.88  0 s left  saving",

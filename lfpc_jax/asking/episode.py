@@ -23,7 +23,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rollout.episode import Rollout, State
 from lfpc_jax.rollout.tool_call import Failure
-from lfpc_jax.rollout.types import CROPPED, Batch, Stop
+from lfpc_jax.rollout.types import CROPPED, NO_ROOM, Batch, Stop
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +109,7 @@ def last_turn(agent: Agent, state: State) -> Turn:
     failure = Failure(outcome).name.lower()
     return Turn(text, failure, "" if done[0, 0] else told)
   if outcome != CROPPED:
-    return Turn(text)
+    return Turn(text, "no_room" if outcome == NO_ROOM else "")
   crop = int(found.crops[0, 0]) - 1
   return Turn(
     text,

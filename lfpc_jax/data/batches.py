@@ -26,7 +26,7 @@ class Packer:
     view_min_tokens: a smaller image is enlarged to this many visual tokens.
     text_capacity: prompt tokens that are not visual.
     image_capacity: (height, width) of the largest original.
-    target_capacity: nested boxes kept of an example.
+    target_capacity: nested boxes of an example; of more, the smallest are kept.
     direct: prompts for an answer at once, without the tool.
   """
 

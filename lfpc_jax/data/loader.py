@@ -145,6 +145,32 @@ def open_data(data: Mapping[str, Any], split: str) -> PromptSource:
   return registry.open_data(data, split)
 
 
+class First(Sequence[examples.Example]):
+  """A source's first examples, each decoded when it is asked for."""
+
+  def __init__(self, source: Sequence[examples.Example], number: int):
+    self._source, self._number = source, number
+
+  def __len__(self) -> int:
+    return self._number
+
+  def __getitem__(self, index: int) -> examples.Example:
+    return self._source[range(self._number)[index]]
+
+  def words(self, index: int) -> examples.Example:
+    """See `PromptSource.words`."""
+    return self._source.words(range(self._number)[index])
+
+
+def first(
+  source: Sequence[examples.Example], number: int, field: str
+) -> Sequence[examples.Example]:
+  """At most `number` examples; 0 for all. `field` names it in errors."""
+  if number < 0:
+    raise errors.UserError(f"{field}={number}: must be >= 0; 0 is all")
+  return First(source, number) if 0 < number < len(source) else source
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchSampler:
   """Which examples a step sees: a pure function of the step.
@@ -221,8 +247,8 @@ class BatchLoader(Generic[T]):
     sampler: gives the indices of each step.
     first_step: the step of the first batch.
     num_steps: how many batches; None for no end.
-    transform: turns a step's examples into the batch, in the thread; by
-      default the batch is the list of examples.
+    transform: turns (step, examples) into the batch, in the thread; by default
+      the batch is the list of examples.
     depth: how many batches are prepared in advance.
     workers: number of threads.
   """
@@ -234,7 +260,7 @@ class BatchLoader(Generic[T]):
     *,
     first_step: int = 0,
     num_steps: int | None = None,
-    transform: Callable[[list[examples.Example]], T] = list,
+    transform: Callable[[int, list[examples.Example]], T] = lambda _, x: x,
     depth: int = 2,
     workers: int = 2,
   ):
@@ -289,7 +315,7 @@ class BatchLoader(Generic[T]):
 
   def _load(self, step: int) -> T:
     indices = self._sampler(step)
-    return self._transform([self._source[int(i)] for i in indices])
+    return self._transform(step, [self._source[int(i)] for i in indices])
 
 
 def _text(value: bytes | str) -> str:

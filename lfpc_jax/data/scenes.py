@@ -229,6 +229,8 @@ def prepare(
       )
       stack.enter_context(pool)
       builder.mapper = functools.partial(pool.map, chunksize=8)
+    # It prints that it downloads, which it does not.
+    stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     try:
       builder.download_and_prepare()
     except OSError:

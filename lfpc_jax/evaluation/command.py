@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 import importlib.metadata
 import json
 import pathlib
@@ -13,9 +12,8 @@ import rich.console
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
-from lfpc_jax import metrics
+from lfpc_jax import files, metrics
 from lfpc_jax.data import loader
-from lfpc_jax.data.examples import Example
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation import probe_results, summary
 from lfpc_jax.evaluation.runner import Runner
@@ -25,19 +23,6 @@ from lfpc_jax.report import results as results_lib
 from lfpc_jax.report.records import load_records
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "transformers")
-
-
-class _First(Sequence[Example]):
-  """A source's first examples, each decoded when it is asked for."""
-
-  def __init__(self, source: Sequence[Example], number: int):
-    self._source, self._number = source, number
-
-  def __len__(self) -> int:
-    return self._number
-
-  def __getitem__(self, index: int) -> Example:
-    return self._source[range(self._number)[index]]
 
 
 def manifest(
@@ -70,11 +55,15 @@ def evaluate_into(
     stored = json.loads(done.read_text())
     if all(stored.get(key) == value for key, value in wanted.items()):
       return
+  with files.locked(folder):
+    _evaluate_into(folder, config, runner, name, params, wanted)
+
+
+def _evaluate_into(folder, config, runner, name, params, wanted) -> None:
   source = loader.open_data(config.data, config.eval.split)
   # By key: `config.eval.items` is the mapping's method.
-  number = min(config.eval["items"] or len(source), len(source))
-  examples = _First(source, number)
-  total = runner.batches(number)
+  examples = loader.first(source, config.eval["items"], "eval.items")
+  total = runner.batches(len(examples))
   with metrics.Progress(f"evaluate {name}", total) as progress:
     found = runner.run(name, params, examples, progress.update)
   found.save(folder, wanted)

@@ -17,7 +17,14 @@ from lfpc_jax.rl import rewards, scoring
 from lfpc_jax.rl.answers import Verdict
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout.tool_call import Failure
-from lfpc_jax.rollout.types import CROPPED, Batch, Stop, Trajectory
+from lfpc_jax.rollout.types import (
+  CROPPED,
+  NO_CALL,
+  NO_ROOM,
+  Batch,
+  Stop,
+  Trajectory,
+)
 
 
 def _shown(image: np.ndarray, box: Sequence[int], grid, cell: int) -> bytes:
@@ -121,7 +128,8 @@ def _turn_records(agent, image, trajectory: Trajectory, which, turns):
   for number, text in enumerate(texts):
     outcome = int(trajectory.outcome[which][number])
     if outcome != CROPPED:
-      status = "NONE" if outcome < 0 else Failure(outcome).name
+      unfailed = {NO_CALL: "NONE", NO_ROOM: "NO_ROOM"}
+      status = unfailed.get(outcome) or Failure(outcome).name
       # The last turn's error is never shown to the policy.
       told = outcome >= 0 and number + 1 < len(texts)
       yield TurnRecord(

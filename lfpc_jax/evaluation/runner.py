@@ -159,8 +159,9 @@ class Runner:
     per_pass = -(-number // self.config.eval.batch)
     return per_pass * len(self.probes) * len(self._rollouts)
 
-  def _pack(self, examples):
+  def _pack(self, step, examples):
     """The examples and, by budget, their batch of NumPy arrays."""
+    del step
     return examples, {
       budget: agent.packer.pack(examples, [budget] * len(examples))
       for budget, agent in self._agents.items()

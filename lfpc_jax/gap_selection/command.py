@@ -74,7 +74,7 @@ class _Policy:
         self._source,
         lambda step: np.asarray(parts[step]),
         num_steps=len(parts),
-        transform=direct.pack,
+        transform=lambda _, examples: direct.pack(examples),
       ) as batches,
     ):
       before = time.perf_counter()

@@ -96,9 +96,7 @@ class RewardConfig:
         self._reject(name, "a number from 0 to 1")
 
   def _reject(self, name: str, allowed: str):
-    raise UserError(
-      f"RewardConfig.{name} is {getattr(self, name)!r}; it must be {allowed}"
-    )
+    raise UserError(f"reward.{name}={getattr(self, name)!r}: must be {allowed}")
 
 
 @jax.tree_util.register_dataclass

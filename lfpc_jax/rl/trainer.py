@@ -14,7 +14,7 @@ import ml_collections
 import optax
 
 from lfpc_jax import agent as agent_lib
-from lfpc_jax import checkpoints, metrics
+from lfpc_jax import checkpoints, files, metrics
 from lfpc_jax import config as config_lib
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data import loader
@@ -67,7 +67,9 @@ class Trainer:
     """Reads data, policy and latest checkpoint; compiles nothing yet."""
     self.config = config
     self.workdir = pathlib.Path(workdir)
-    self.source = loader.open_data(config.data, config.data.split)
+    source = loader.open_data(config.data, config.data.split)
+    # By key: `config.data.items` is the mapping's method.
+    self.source = loader.first(source, config.data["items"], "data.items")
     self.gap = gap_lib.open_gap(config, len(self.source))
     self.capacity = self.gap.capacity
     self.agent = agent_lib.make_agent(config, self.capacity)
@@ -148,7 +150,10 @@ class Trainer:
     config, steps = self.config, self.config.train.steps
     directory = self.workdir / checkpoints.SUBFOLDER
     every, keep = config.checkpoint.every, config.checkpoint.keep
-    with checkpoints.Checkpointer(directory, every, keep) as saved:
+    with (
+      files.locked(self.workdir, enabled=jax.process_index() == 0),
+      checkpoints.Checkpointer(directory, every, keep) as saved,
+    ):
       state = self.initial_state()
       reference = state.params if self.rules.kl else None
       extra = {
@@ -206,7 +211,11 @@ class Trainer:
       metrics.MetricsWriter(self.workdir, start) as writer,
       metrics.Progress(config.name, steps, start=start) as progress,
       loader.BatchLoader(
-        self.source, sampler, first_step=start, num_steps=steps - start
+        self.source,
+        sampler,
+        first_step=start,
+        num_steps=steps - start,
+        transform=self.prepare,
       ) as batches,
     ):
       # The writer, process 0's, has left the rows before a resume.
@@ -223,8 +232,7 @@ class Trainer:
           shown = {k: row[1][k] for k in ("reward", "accuracy", "tool_rate")}
           progress.update(row[0] + 1, "rollout and update", **shown)
 
-      for step, examples in batches:
-        prepared = self.prepare(step, examples)
+      for step, prepared in batches:
         state, scalars = self.train_step(state, prepared, reference)
         log(delayed.push(step, scalars))
         stopping = stop.requested()

@@ -26,6 +26,7 @@ from lfpc_jax.rollout import observation, probes, sampling
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.types import (
   NO_CALL,
+  NO_ROOM,
   Batch,
   EpisodeConfig,
   Stop,
@@ -253,11 +254,10 @@ class Rollout:
       turns=trajectory.turns + ~state.done,
       turn_start=_put(trajectory.turn_start, slot, start),
       turn_end=_put(trajectory.turn_end, slot, trajectory.length),
-      # A good call that the episode has no room for is no crop.
       outcome=_put(
         trajectory.outcome,
         slot,
-        jnp.where(call.good & ~goes_on, NO_CALL, result),
+        jnp.where(made & call.good & ~goes_on, NO_ROOM, result),
       ),
       stop=jnp.where(state.done | goes_on, trajectory.stop, stop),
     )

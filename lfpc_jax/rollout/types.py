@@ -72,7 +72,7 @@ class Trajectory:
     crops: number of executed crops, i32[P, G].
     turns: number of turns the policy wrote, i32[P, G].
     turn_start, turn_end: slots [start, end) of each turn, i32[P, G, M].
-    outcome: of each turn: -2 no call, -1 a crop, else tool_call.Failure,
+    outcome: of each turn: NO_CALL, CROPPED, NO_ROOM or a tool_call.Failure,
       i32[P, G, M].
     stop: a Stop, i32[P, G].
     steps: decode steps that the batch took in all, i32[].
@@ -96,7 +96,9 @@ class Trajectory:
   steps: jax.Array
 
 
-NO_CALL, CROPPED = -2, -1  # values of Trajectory.outcome
+# Values of Trajectory.outcome; a good call that the episode had no turn or no
+# slots left to serve is NO_ROOM.
+NO_ROOM, NO_CALL, CROPPED = -3, -2, -1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,8 +150,21 @@ def test_batches_come_in_order_from_the_first_step_on():
   assert seen == [(step, _sampler()(step).tolist()) for step in (5, 6, 7, 8)]
 
 
+def test_first_is_a_view_of_the_first_examples():
+  source = _source()
+  few = loader.first(source, 3, "data.items")
+  assert [e.answer for e in few] == [source[i].answer for i in range(3)]
+  assert few[-1].answer == source[2].answer
+  with pytest.raises(IndexError):
+    few[3]
+  assert loader.first(source, 0, "data.items") is source
+  assert loader.first(source, len(source) + 1, "data.items") is source
+  with pytest.raises(errors.UserError, match="data.items=-1: must be >= 0"):
+    loader.first(source, -1, "data.items")
+
+
 def test_transform_runs_in_the_thread():
-  def transform(batch):
+  def transform(step, batch):
     return len(batch), threading.current_thread().name
 
   with loader.BatchLoader(

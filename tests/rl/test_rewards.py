@@ -112,7 +112,7 @@ def test_parts_sum_to_the_total(correct, formed, calls, geo):
 def test_wrong_config_values_name_field_and_remedy(name, value, allowed):
   with pytest.raises(UserError) as error:
     rewards.RewardConfig(**{name: value})
-  assert f"RewardConfig.{name} is {value!r}" in str(error.value)
+  assert f"reward.{name}={value!r}: must be" in str(error.value)
   assert allowed in str(error.value)
 
 

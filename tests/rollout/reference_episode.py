@@ -18,7 +18,13 @@ from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
 from lfpc_jax import agent
 from lfpc_jax.models import published
 from lfpc_jax.rollout.tool_call import CallStatus, Failure
-from lfpc_jax.rollout.types import CROPPED, NO_CALL, EpisodeConfig, Stop
+from lfpc_jax.rollout.types import (
+  CROPPED,
+  NO_CALL,
+  NO_ROOM,
+  EpisodeConfig,
+  Stop,
+)
 from tests.models import oracle
 from tests.rollout import python_reader
 
@@ -257,7 +263,7 @@ def play(
     fits = now.length + len(answer) <= config.max_response_tokens
     last = turn + 1 == config.max_turns
     if not fits or last:
-      now.outcome.append(NO_CALL if failure is None else int(failure))
+      now.outcome.append(NO_ROOM if failure is None else int(failure))
       now.stop = Stop.TURNS if last else Stop.RESPONSE_LENGTH
       return now
     now.outcome.append(CROPPED if failure is None else int(failure))
