@@ -8,6 +8,7 @@ the miniature's, a few tokens long.
 from collections.abc import Sequence
 import dataclasses
 import json
+import string
 import types
 
 import jax
@@ -181,10 +182,19 @@ def prompt_text(
   Returns:
     Parts that make the text when joined. The question and its options are
     `Verbatim`: nothing in them becomes an image, a turn's end or a call.
+
+  Raises:
+    UserError: an unknown style, or more options than letters.
   """
   words = find_style(style)
+  if len(options) > len(string.ascii_uppercase):
+    raise errors.UserError(
+      f"the question {question[:60]!r} has {len(options)} options: only "
+      f"{len(string.ascii_uppercase)} can have a letter"
+    )
   letters = (
-    f"\n{chr(ord('A') + k)}. {option}" for k, option in enumerate(options)
+    f"\n{letter}. {option}"
+    for letter, option in zip(string.ascii_uppercase, options)
   )
   asked = question + ("\nOptions:" if options else "") + "".join(letters)
   system = words.direct_system if direct else words.system

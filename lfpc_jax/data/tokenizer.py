@@ -99,7 +99,8 @@ class Tokenizer:
     """Reads tokenizer.json, or what `transformers` can make one from.
 
     Raises:
-      UserError: there is no such directory.
+      UserError: there is no such directory, or no tokeniser can be made of
+        what is in it.
     """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
@@ -108,13 +109,19 @@ class Tokenizer:
         "the published layout, with tokenizer.json."
       )
     file = directory / "tokenizer.json"
-    if file.exists():
-      return cls(file.read_text(encoding="utf-8"))
-    return cls(
-      transformers.AutoTokenizer.from_pretrained(
-        directory
-      ).backend_tokenizer.to_str()
-    )
+    whole = file.exists()
+    try:
+      if whole:
+        return cls(file.read_text(encoding="utf-8"))
+      found = transformers.AutoTokenizer.from_pretrained(directory)
+      return cls(found.backend_tokenizer.to_str())
+    except Exception as error:  # the libraries raise all kinds, some plain
+      reason = (str(error).splitlines() or [""])[0]
+      raise errors.UserError(
+        f"no tokeniser can be read from {file if whole else directory} "
+        f"({type(error).__name__}: {reason}): copy the tokeniser's files of "
+        "the published model again"
+      ) from error
 
   @property
   def vocab_size(self) -> int:

@@ -1,5 +1,6 @@
 """Prompts against the published chat template and transformers' positions."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -80,6 +81,48 @@ def opening(style, question=QUESTION):
 def test_a_prompt_is_what_the_chat_template_gives(tokenizer, render, style):
   ours = tokenizer.encode(prompts.prompt_text(QUESTION, style=style))
   assert ours == render(opening(style))
+
+
+# Of Qwen/Qwen2.5-VL-7B-Instruct's chat_template.json on the Hugging Face hub,
+# also in Xinference's model list (llm_family_modelscope.json) and repeated in
+# many repositories; 1017 characters. The tests above and below are worth what
+# the template is.
+PUBLISHED_TEMPLATE = (
+  "a0bc6f6fc7a29a80017a433e8f03a1cc1236e838a944a2d034295a60c4f2fddb"
+)
+
+
+def test_the_template_is_the_published_one(render):
+  own = tiny_tokenizer.CHAT_TEMPLATE
+  shipped = tiny_tokenizer.DIRECTORY / "chat_template.jinja"
+  for text in (own, shipped.read_text()):
+    assert hashlib.sha256(text.encode()).hexdigest() == PUBLISHED_TEMPLATE
+  assert render.__closure__[0].cell_contents.chat_template == own
+
+
+@pytest.mark.parametrize("options", [(), ("one", "it is 2")])
+@pytest.mark.parametrize("style", prompts.STYLES)
+def test_a_direct_prompt_is_the_templates_with_an_answer_begun(
+  tokenizer, render, style, options
+):
+  words = prompts.find_style(style)
+  asked = QUESTION + "\nOptions:\nA. one\nB. it is 2" * bool(options)
+  user = [IMAGE, text_part(asked), text_part(words.direct_suffix)]
+  messages = [
+    {"role": "system", "content": words.direct_system},
+    {"role": "user", "content": user},
+  ]
+  ours = prompts.prompt_text(QUESTION, options, style, direct=True)
+  begun = tokenizer.encode("<answer>")
+  assert tokenizer.encode(ours) == render(messages) + begun
+
+
+def test_options_have_letters_up_to_z():
+  text = "".join(prompts.prompt_text("Which?", ["x"] * 26))
+  assert "\nZ. x" in text
+  with pytest.raises(errors.UserError, match=r"'Which\?' has 27 options") as e:
+    prompts.prompt_text("Which?", ["x"] * 27)
+  assert "\n" not in str(e.value)
 
 
 @pytest.mark.parametrize("style", prompts.STYLES)

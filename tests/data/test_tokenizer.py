@@ -123,6 +123,61 @@ def test_a_missing_directory_is_named(tmp_path):
     tokenizer_lib.Tokenizer.load(tmp_path / "nowhere")
 
 
+def _damage(text, how):
+  parts = json.loads(text)
+  match how:
+    case "empty":
+      return ""
+    case "cut off":
+      return text[: len(text) // 2]
+    case "no object":
+      return "[1, 2]"
+    case "other keys":
+      return json.dumps({"a": 1})
+    case "no vocabulary":
+      parts["model"].pop("vocab")
+    case "unknown model":
+      parts["model"]["type"] = "Magic"
+    case "bad added token":
+      parts["added_tokens"][0].pop("lstrip")
+    case "no chat tokens":
+      parts["added_tokens"] = []
+  return json.dumps(parts)
+
+
+@pytest.mark.parametrize(
+  "how",
+  [
+    "empty",
+    "cut off",
+    "no object",
+    "other keys",
+    "no vocabulary",
+    "unknown model",
+    "bad added token",
+    "no chat tokens",
+  ],
+)
+def test_a_broken_file_is_one_line_that_names_it(how, tmp_path):
+  whole = (tiny_tokenizer.DIRECTORY / "tokenizer.json").read_text()
+  file = tmp_path / "tokenizer.json"
+  file.write_text(_damage(whole, how))
+  with pytest.raises(errors.UserError) as error:
+    tokenizer_lib.Tokenizer.load(tmp_path)
+  text = str(error.value)
+  assert text.startswith(f"no tokeniser can be read from {file} (")
+  assert "\n" not in text
+
+
+def test_bytes_that_are_no_text_and_an_empty_directory_are_named(tmp_path):
+  with pytest.raises(errors.UserError, match=f"read from {tmp_path} ") as error:
+    tokenizer_lib.Tokenizer.load(tmp_path)
+  assert "\n" not in str(error.value)
+  (tmp_path / "tokenizer.json").write_bytes(b"\xff\xfe\x00")
+  with pytest.raises(errors.UserError, match="UnicodeDecodeError"):
+    tokenizer_lib.Tokenizer.load(tmp_path)
+
+
 def test_a_vocabulary_without_chat_tokens_is_refused():
   backend = tokenizers.Tokenizer(
     tokenizers.models.BPE(vocab={"a": 0}, merges=[])
