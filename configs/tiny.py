@@ -103,6 +103,7 @@ def _base() -> ml_collections.ConfigDict:
     clip_low=0.2,
     clip_high=0.2,  # 'clip-higher': 0.28
     drop_zero_variance=False,
+    loss="token_mean",  # 'sequence_mean', 'constant'
     mask_over_long=False,
     kl=0.0,  # weight of the KL term against the starting policy
     updates_per_step=1,
@@ -117,7 +118,13 @@ def _base() -> ml_collections.ConfigDict:
     clip_norm=1.0,
     dtype="float32",  # of both moments and of the sums
   )
-  config.train = dict(steps=60)
+  config.train = dict(
+    steps=60,
+    report_every=10,  # steps from one report.html to the next; 0: none
+    report_prompts=4,  # questions of the step in it, with all their rollouts
+    tensorboard=True,  # event files in the workdir: milliseconds a step
+    wandb="",  # a project of Weights & Biases; '': do not send anything
+  )
   config.alarms = dict(  # rl/alarms.py says what each means
     window=5,
     every=20,

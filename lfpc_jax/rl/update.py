@@ -1,6 +1,6 @@
 """The policy-gradient update: GRPO on given rollouts, one compiled program.
 
-  L = - mean over the policy's own tokens of
+  L = - mean over the policy's own tokens (or as `loss` says) of
         min(rho * A, clip(rho, 1 - low, 1 + high) * A)  [ - kl * k3 ]
   rho = pi(token) / pi_old(token)
 
@@ -18,13 +18,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lfpc_jax import parallel
 from lfpc_jax.errors import UserError
-from lfpc_jax.models import decoder, lora
+from lfpc_jax.models import decoder, lora, parameters
 from lfpc_jax.models import policy as policy_lib
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.types import Batch, EpisodeConfig, Trajectory
+
+LOSSES = ("token_mean", "sequence_mean", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,9 @@ class UpdateConfig:
     clip_low, clip_high: the ratio's range, 1 - low to 1 + high. [choice: 0.2;
       'clip-higher' is 0.28]
     drop_zero_variance: leave groups of equal reward out of the token mean.
+    loss: mean over all tokens, 'token_mean' [choice]; over each rollout's
+      tokens, then over rollouts, 'sequence_mean' (GRPO's own); or the sum over
+      the most tokens that there could be, 'constant' (Dr. GRPO's).
     mask_over_long: leave episodes that a limit cut off out of the loss.
     kl: weight of the KL term against the starting policy. [paper: none]
     updates_per_step: passes over the same rollouts. [choice: 1, on-policy]
@@ -48,6 +54,7 @@ class UpdateConfig:
   clip_low: float = 0.2
   clip_high: float = 0.2
   drop_zero_variance: bool = False
+  loss: str = "token_mean"
   mask_over_long: bool = False
   kl: float = 0.0
   updates_per_step: int = 1
@@ -59,6 +66,8 @@ class UpdateConfig:
       raise UserError(
         f"rl.advantage={self.advantage!r}: choose 'std' or 'mean_only'"
       )
+    if self.loss not in LOSSES:
+      raise UserError(f"rl.loss={self.loss!r}: choose one of {LOSSES}")
     for name in ("clip_low", "clip_high", "kl"):
       if getattr(self, name) < 0:
         raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 0")
@@ -142,6 +151,7 @@ def token_log_probabilities(
     trajectory.visual_index,
     jnp.concatenate(crops, axis=2),
   )
+  x = parallel.constrain(x, ("prompt", "rollout", "suffix", "features"))
   slots = jnp.broadcast_to(jnp.arange(episodes.slots), x.shape[:3])
   hidden, _ = decoder.extend(
     config, params, x, trajectory.positions, slots, prefix
@@ -229,8 +239,27 @@ class Learner:
     opt_state = self.optimiser.init(self._split(params)[0])
     return TrainState(jnp.int32(0), params, opt_state, jax.random.key(seed))
 
-  def _loss(self, trained, frozen, lesson: Lesson, reference, tokens):
-    """Sum of the token losses over `tokens`, the whole batch's count."""
+  def _weights(self, written: jax.Array) -> jax.Array:
+    """What a token of each rollout weighs in the loss, f32[P, G].
+
+    Args:
+      written: tokens that enter the loss, bool[P, G, T].
+    """
+    length = jnp.sum(written, axis=-1).astype(jnp.float32)
+    if self.config.loss == "token_mean":
+      total = jnp.maximum(jnp.sum(length), 1.0)
+      return jnp.broadcast_to(1.0 / total, length.shape)
+    rollouts = jnp.maximum(jnp.sum(length > 0), 1).astype(jnp.float32)
+    if self.config.loss == "constant":
+      length = jnp.full_like(length, self.episodes.max_response_tokens)
+    return 1.0 / (jnp.maximum(length, 1.0) * rollouts)
+
+  def _loss(self, trained, frozen, part, reference, tokens):
+    """The weighted sum of the token losses of a lesson and its `_weights`.
+
+    `tokens` is the whole batch's count, of which metrics are means.
+    """
+    lesson, weights = part
     trajectory = lesson.trajectory
     params = trained | frozen
     logp, entropy = token_log_probabilities(
@@ -247,7 +276,7 @@ class Learner:
     loss, clipped = _token_losses(
       self.config, logp, trajectory.logp, reference, lesson.advantages
     )
-    loss = jnp.sum(jnp.where(mask, loss, 0.0)) / tokens
+    loss = jnp.sum(jnp.where(mask, loss, 0.0) * weights[..., None])
     away = jnp.abs(logp - trajectory.logp)
     metrics = {
       "loss": loss,
@@ -274,23 +303,30 @@ class Learner:
     return logp
 
   def _gradients(self, trained, frozen, lesson: Lesson, reference):
-    """Gradient of the token-mean loss, accumulated over micro-batches."""
+    """Gradient of the loss, accumulated over micro-batches."""
     written = lesson.trajectory.written & lesson.mask[..., None]
     tokens = jnp.maximum(jnp.sum(written), 1).astype(jnp.float32)
     steps = dataclasses.replace(lesson.trajectory, steps=None)
     lesson = dataclasses.replace(lesson, trajectory=steps)
+    whole = lesson, self._weights(written)
 
     def part(total, piece):
       grads, metrics = jax.grad(self._loss, has_aux=True)(
-        trained, frozen, piece, self._reference(piece, reference), tokens
+        trained, frozen, piece, self._reference(piece[0], reference), tokens
       )
-      return jax.tree.map(jnp.add, total, grads), metrics
+      return pinned(jax.tree.map(jnp.add, total, grads)), metrics
 
-    zero = jax.tree.map(jnp.zeros_like, trained)
+    def pinned(grads):
+      # Each device adds up its own part: a sum scattered, not a sum for all.
+      axes = parameters.logical_axes(self.policy)
+      axes = {name: axes[name] for name in trained}
+      return parallel.constrain_tree(grads, axes)
+
+    zero = pinned(jax.tree.map(jnp.zeros_like, trained))
     number = self.config.micro_batches
     if number == 1:
-      return part(zero, lesson)
-    grads, metrics = jax.lax.scan(part, zero, _slices(lesson, number))
+      return part(zero, whole)
+    grads, metrics = jax.lax.scan(part, zero, _slices(whole, number))
     worst = jnp.max(metrics.pop("sampler_gap"))
     summed = jax.tree.map(jnp.sum, metrics)
     return grads, summed | {"sampler_gap": worst}

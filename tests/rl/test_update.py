@@ -270,12 +270,35 @@ def test_frozen_parts_have_no_optimiser_state(played):
 def test_rules_that_make_no_update_are_refused(played):
   with pytest.raises(UserError, match="rl.advantage='best'"):
     UpdateConfig(advantage="best")
+  with pytest.raises(UserError, match="rl.loss='sum'.*token_mean"):
+    UpdateConfig(loss="sum")
   with pytest.raises(UserError, match="rl.kl=-1"):
     UpdateConfig(kl=-1)
   with pytest.raises(UserError, match="rl.micro_batches=0"):
     UpdateConfig(micro_batches=0)
   with pytest.raises(UserError, match="'tower'.*'vision'"):
     _learner(RULES, frozen=("tower",)).init(played[0], 0)
+
+
+@pytest.mark.parametrize(
+  "loss, expected",
+  [
+    ("token_mean", [[1 / 6] * 2] * 2),
+    # Three of the four rollouts have tokens that count: 3, 2 and 1.
+    ("sequence_mean", [[1 / 9, 1 / 6], [1 / 3, None]]),
+    ("constant", [[1 / (3 * LIMITS.max_response_tokens)] * 2] * 2),
+  ],
+)
+def test_what_a_token_weighs_in_the_loss(loss, expected):
+  written = np.zeros((2, 2, 5), bool)
+  for (p, g), number in {(0, 0): 3, (0, 1): 2, (1, 0): 1}.items():
+    written[p, g, 1 : 1 + number] = True
+  learner = _learner(UpdateConfig(loss=loss))
+  weights = np.asarray(learner._weights(jnp.asarray(written)))
+  for (p, g), _ in np.ndenumerate(weights):
+    if written[p, g].any():
+      np.testing.assert_allclose(weights[p, g], expected[p][g], rtol=1e-6)
+  assert np.isfinite(learner._weights(jnp.zeros((2, 2, 5), bool))).all()
 
 
 def test_encoded_views_serve_as_the_originals_do(played):
