@@ -26,6 +26,11 @@ def build_data() -> None:
   _run("data.manual")
 
 
+def compare() -> None:
+  """Compares evaluations of the same questions."""
+  _run("compare")
+
+
 def demo() -> None:
   """Runs the whole way at small scale."""
   _run("demo")
@@ -34,6 +39,11 @@ def demo() -> None:
 def evaluate() -> None:
   """Evaluates a policy."""
   _run("evaluate")
+
+
+def export() -> None:
+  """Writes a policy as published files."""
+  _run("export")
 
 
 def pretrain() -> None:
