@@ -22,7 +22,8 @@ from lfpc_jax.report import plots, records
 from lfpc_jax.report import tables as tables_lib
 
 _SCRIPTS = (
-    'page_common.js', 'page_curves.js', 'page_view.js', 'page_browse.js'
+    'page_common.js', 'page_curves.js', 'page_view.js', 'page_filters.js',
+    'page_browse.js'
 )  # fmt: skip
 
 
@@ -33,6 +34,7 @@ def write_page(
   curves: Sequence[plots.Curve] = (),
   rollouts: Iterable[records.RolloutRecord] = (),
   notes: Sequence[str] = (),
+  compared: tuple[str, str] | None = None,
 ) -> None:
   """Writes the page to `path`, whole or not at all.
 
@@ -43,10 +45,13 @@ def write_page(
     curves: Learning curves; those of one quantity share a chart.
     rollouts: What to browse; an image that several share is stored once.
     notes: The key findings, a sentence each.
+    compared: Two policies whose rollouts the page shows side by side when it
+      opens.
   """
   rows, images = _pack_rollouts(rollouts)
   style, script = _asset("page.css"), "\n".join(map(_asset, _SCRIPTS))
-  data = {"curves": _group_curves(curves), "rollouts": rows}
+  start = dict(zip(("policy", "compare"), compared or ()))
+  data = {"curves": _group_curves(curves), "rollouts": rows, "start": start}
   environment = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined
   )

@@ -70,6 +70,8 @@ class RolloutRecord:
   """The global view's budget in visual tokens; 0 if it has no part."""
   sample: int = 0
   """Which of the policy's rollouts of this question this is."""
+  advantage: float | None = None
+  """What the update weighed it with; None outside training."""
 
   @property
   def reward(self) -> float:

@@ -1,87 +1,13 @@
-// The rollouts: filters, the list, and one rollout or a pair in detail.
+// The rollouts: the list, one rollout or a pair in detail, and the controls.
 
-const CHUNK = 60;
-const ROLLOUTS = DATA.rollouts;
-const CHOICES = {
-  correct: [['yes', 'correct'], ['no', 'wrong']],
-  tool: [['yes', 'called'], ['no', 'never called'], ['fault', 'a faulty call']],
-  quality: [
-    ['covers', 'covers the target'], ['partial', 'covers a part'],
-    ['missed', 'misses it'], ['tight', 'IoU over 0.5'], ['none', 'no crop']],
-  change: [
-    ['fixed', 'wrong → correct'], ['broken', 'correct → wrong'],
-    ['same', 'the same']],
-  sort: [['low', 'lowest reward'], ['high', 'highest reward'],
-         ['iou', 'lowest IoU']],
-};
-const LABELS = {
-  policy: 'Policy', compare: 'Compare with', change: 'Outcome changed',
-  correct: 'Answer', tool: 'Tool', quality: 'Last crop', category: 'Category',
-  budget: 'Budget', sort: 'Order',
-};
-const TESTS = {
-  policy: (r, value) => r.policy === value,
-  category: (r, value) => r.category === value,
-  budget: (r, value) => String(r.budget) === value,
-  correct: (r, value) => r.correct === (value === 'yes'),
-  tool: (r, value) => value === 'fault' ? hasFault(r)
-    : r.called === (value === 'yes'),
-  quality: (r, value) => matchesQuality(r, value),
-  low: (r, value) => r.reward >= Number(value),
-  high: (r, value) => r.reward <= Number(value),
-  find: (r, value) => r.haystack.includes(value.toLowerCase()),
-};
-const ORDERS = {
-  low: (a, b) => a.reward - b.reward,
-  high: (a, b) => b.reward - a.reward,
-  iou: (a, b) => (a.quality?.iou ?? 2) - (b.quality?.iou ?? 2),
-};
-const browse = {state: {}, controls: {}, found: [], current: null};
-
-function hasFault(rollout) {
-  return rollout.turns.some(turn =>
-    !['NONE', 'OK', 'VALID'].includes(turn.call_status));
-}
-
-function matchesQuality({quality, has_box}, value) {
-  if (value === 'none') return !has_box;
-  if (!quality) return false;
-  return {
-    covers: quality.coverage > .9,
-    partial: quality.coverage > 0 && quality.coverage <= .9,
-    missed: quality.coverage === 0,
-    tight: quality.iou > .5,
-  }[value];
-}
-
-// Two rollouts can be compared if they differ in nothing but the policy.
-function pairKey(rollout, policy) {
-  return JSON.stringify([rollout.id, rollout.budget, rollout.sample, policy]);
-}
-
-function partner(rollout) {
-  const {compare} = browse.state;
-  return compare ? browse.byKey.get(pairKey(rollout, compare)) : null;
-}
-
-function changeOf(rollout, other) {
-  if (rollout.correct === other.correct) return 'same';
-  return other.correct ? 'fixed' : 'broken';
-}
-
-function isFound(rollout) {
-  const {compare, change} = browse.state;
-  for (const [name, test] of Object.entries(TESTS))
-    if (browse.state[name] && !test(rollout, browse.state[name])) return false;
-  if (!compare) return true;
-  const other = partner(rollout);
-  return rollout.policy !== compare && other != null &&
-    (!change || changeOf(rollout, other) === change);
-}
+const CHUNK = 40;
 
 function applyFilters() {
   const {state} = browse;
   browse.controls.change.parentNode.hidden = !state.compare;
+  const active = Object.keys(browse.controls).filter(name => state[name]);
+  document.querySelector('#filter-box summary').textContent =
+    active.length ? `Filters: ${active.length} set` : 'Filters';
   browse.found = ROLLOUTS.filter(isFound);
   if (state.sort) browse.found.sort(ORDERS[state.sort]);
   const wanted = browse.found.find(r => String(r.index) === state.show);
@@ -99,41 +25,33 @@ function writeHash() {
     history.replaceState(null, '', `#${text}`);
 }
 
-function showSummary() {
-  const shown = browse.state.compare
-    ? browse.found.flatMap(r => [r, partner(r)]) : browse.found;
-  const heads = ['', 'rollouts', 'correct', 'called', 'reward',
-                 'crop IoU', 'crop coverage', 'crop area'];
-  const rows = [...Map.groupBy(shown, r => r.policy)].map(([policy, all]) => {
-    const quality = name => percent(mean(all.map(r => r.quality?.[name])), 1);
-    return el('tr', {}, el('th', {scope: 'row'}, policy),
-      ...[all.length, percent(mean(all.map(r => Number(r.correct))), 1),
-          percent(mean(all.map(r => Number(r.called))), 1),
-          number(mean(all.map(r => r.reward))), quality('iou'),
-          quality('coverage'), quality('area')].map(
-        text => el('td', {}, String(text))));
-  });
-  document.getElementById('summary-table').replaceChildren(el('table', {},
-    el('thead', {}, el('tr', {}, ...heads.map(head => el('th', {}, head)))),
-    el('tbody', {}, ...rows)));
-}
-
 function itemOf(rollout) {
   const other = partner(rollout);
   return el('button', {
     class: 'item', type: 'button', 'data-index': rollout.index,
     onclick: () => { show(rollout); writeHash(); },
-  }, image(rollout.original_jpeg, {loading: 'lazy', decoding: 'async'}),
+  }, thumbnail(rollout),
     el('span', {class: 'q'}, rollout.question),
     el('span', {class: 'meta'}, verdict(rollout), ' ',
        ...(other ? ['→ ', verdict(other)] : []),
-       ` · ${number(rollout.reward)} · ${rollout.policy}`));
+       ` · ${number(rollout.reward)} · ${rollout.label}`));
+}
+
+// The image is handed to the browser only once it comes into view: making and
+// decoding those of a whole list takes longer than the filters do.
+function thumbnail(rollout) {
+  const node = el('img', {alt: '', decoding: 'async'});
+  browse.pictures.set(node, rollout.original_jpeg);
+  browse.painter.observe(node);
+  return node;
 }
 
 function showList() {
   const list = document.getElementById('list'), {found} = browse;
-  document.getElementById('count').textContent =
-    `${found.length} of ${ROLLOUTS.length} rollouts`;
+  document.getElementById('count').textContent = browse.state.compare
+    ? `${found.length} pairs among ${ROLLOUTS.length} rollouts`
+    : `${found.length} of ${ROLLOUTS.length} rollouts`;
+  browse.painter.disconnect();
   list.replaceChildren();
   list.scrollTop = 0;
   browse.extend = () => {
@@ -159,14 +77,16 @@ function show(rollout) {
   const detail = document.getElementById('detail');
   if (!rollout) return detail.replaceChildren();
   const other = partner(rollout);
-  const step = (text, by) =>
-    el('button', {type: 'button', onclick: () => move(by)}, text);
+  gap.cuts = [];
+  const step = (text, by, key) => el('button', {
+    type: 'button', title: `key ${key}`, onclick: () => move(by)}, text);
   detail.replaceChildren(
     el('h3', {}, rollout.question),
     el('p', {class: 'facts'},
       el('span', {}, 'answer ', el('b', {}, rollout.answer)),
       el('span', {}, rollout.category), el('span', {}, rollout.id),
-      el('span', {class: 'steps'}, step('Previous', -1), step('Next', 1))),
+      el('span', {class: 'steps'}, step('Previous', -1, 'k'),
+         step('Next', 1, 'j'))),
     el('div', {class: 'pair'}, rolloutView(rollout),
        other ? rolloutView(other) : null));
 }
@@ -214,6 +134,29 @@ function inputControl(name, attributes) {
     ...attributes, oninput: event => setState(name, event.target.value)});
 }
 
+function rangeControl(low) {
+  const [text, measure, high] = RANGES[low];
+  const values = ROLLOUTS.map(measure).filter(value => value != null);
+  const [least, most] = values.length ? [
+    values.reduce((a, b) => Math.min(a, b)),
+    values.reduce((a, b) => Math.max(a, b))] : [];
+  const input = (name, end, limit) => inputControl(name, {
+    type: 'number', step: 'any', inputmode: 'decimal', 'aria-label': end,
+    placeholder: significant(limit)});
+  return el('label', {hidden: !values.length}, text,
+    el('span', {class: 'range'}, input(low, 'from', least),
+       input(high, 'to', most)));
+}
+
+// A phone shows the filters when asked; a wide window has room for them.
+function setUpFold() {
+  const box = document.getElementById('filter-box');
+  const narrow = matchMedia('(max-width: 52rem)');
+  const fold = () => { box.open = !narrow.matches; };
+  narrow.addEventListener('change', fold);
+  fold();
+}
+
 function setUpFilters() {
   const policies = distinct('policy'), budgets = distinct('budget');
   const choices = {
@@ -221,9 +164,6 @@ function setUpFilters() {
     category: distinct('category'), budget: budgets};
   const order = ['policy', 'compare', 'change', 'correct', 'tool', 'quality',
                  'category', 'budget', 'sort'];
-  const reward = el('label', {}, 'Reward from, to', el('span', {class: 'range'},
-    inputControl('low', {type: 'number', step: .1, 'aria-label': 'from'}),
-    inputControl('high', {type: 'number', step: .1, 'aria-label': 'to'})));
   const find = el('label', {}, 'Text', inputControl(
     'find', {type: 'search', placeholder: 'question, answer, turns'}));
   const clear = el('button', {type: 'button', onclick: () => {
@@ -236,12 +176,16 @@ function setUpFilters() {
   labels[order.indexOf('budget')].hidden = budgets.length < 2;
   labels[order.indexOf('compare')].hidden = policies.length < 2;
   document.getElementById('filters').append(
-    ...labels.slice(0, -1), reward, find, labels.at(-1), clear);
+    ...labels.slice(0, -1), ...Object.keys(RANGES).map(rangeControl), find,
+    labels.at(-1), clear);
+  setUpFold();
 }
 
 function loadHash() {
   const known = [...Object.keys(browse.controls), 'show'];
-  const hash = readHash();
+  let hash = readHash();
+  if (!known.some(name => hash.has(name)))
+    hash = new URLSearchParams(DATA.start);
   browse.state = {};
   for (const name of known) {
     const control = browse.controls[name];
@@ -262,13 +206,24 @@ function onKey(event) {
 function setUpBrowser() {
   if (!ROLLOUTS.length) return;
   browse.byKey = new Map();
+  const several = ROLLOUTS.some(rollout => rollout.sample > 0);
   ROLLOUTS.forEach((rollout, index) => {
     rollout.index = index;
+    rollout.label = several
+      ? `${rollout.policy}, rollout ${rollout.sample + 1}` : rollout.policy;
     rollout.haystack = [
       rollout.id, rollout.question, rollout.answer, rollout.prediction,
       ...rollout.turns.map(turn => turn.text)].join('\n').toLowerCase();
     browse.byKey.set(pairKey(rollout, rollout.policy), rollout);
   });
+  browse.pictures = new WeakMap();
+  browse.painter = new IntersectionObserver((entries, painter) => {
+    for (const {target, isIntersecting} of entries) {
+      if (!isIntersecting) continue;
+      target.src = address(browse.pictures.get(target));
+      painter.unobserve(target);
+    }
+  }, {root: document.getElementById('list'), rootMargin: '100px'});
   browse.watcher = new IntersectionObserver(entries => {
     for (const {target, isIntersecting} of entries)
       if (isIntersecting && target.isConnected) browse.extend();

@@ -2,10 +2,18 @@
 
 const MARKS = /(<\/?(?:think|tool_call|tool_response|answer)>)/;
 
-function image(key, attributes = {}) {
+// Where all sliders stand, so that two policies, and one rollout after another,
+// are looked at alike; and how each slider in view is moved.
+const gap = {share: 50, cuts: []};
+
+function address(key) {
   const data = document.getElementById(`image-${key}`).textContent;
+  return `data:image/jpeg;base64,${data}`;
+}
+
+function image(key, attributes = {}) {
   return el('img', {
-    alt: '', ...attributes, src: `data:image/jpeg;base64,${data}`,
+    alt: '', ...attributes, src: address(key),
     // A coarse view shows its true pixels, not a browser's blur of them.
     onload: event => {
       const {naturalWidth, naturalHeight, classList} = event.target;
@@ -49,15 +57,20 @@ function highlight(byTurn, chosen) {
       node.classList.toggle('dim', chosen != null && k !== chosen);
 }
 
+function cutAll(share) {
+  gap.share = share;
+  for (const cut of gap.cuts) cut(share);
+}
+
 // What the policy saw lies over the original, cut at the slider.
 function stage(rollout, boxes) {
   const [height, width] = rollout.original_size;
   const view = image(rollout.view_jpeg, {alt: 'What the policy saw'});
   const seam = el('div', {class: 'seam'});
   const slider = el('input', {
-    type: 'range', min: 0, max: 100, value: 50,
+    type: 'range', min: 0, max: 100, value: gap.share,
     'aria-label': 'From the original to what the policy saw',
-    oninput: event => cut(Number(event.target.value))});
+    oninput: event => cutAll(Number(event.target.value))});
   const cut = share => {
     slider.value = share;
     view.style.clipPath = `inset(0 ${100 - share}% 0 0)`;
@@ -66,17 +79,18 @@ function stage(rollout, boxes) {
   const size = {
     'aspect-ratio': `${width} / ${height}`,
     width: `min(100%, ${(68 * width / height).toFixed(1)}vh)`};
-  cut(50);
+  cut(gap.share);
+  gap.cuts.push(cut);
   const tokens = rollout.budget ? `, ${rollout.budget} visual tokens` : '';
   return [
     styled(el('div', {class: 'stage'},
       image(rollout.original_jpeg, {alt: 'The original'}), view, boxes.layer,
-      ...boxes.tags, seam, slider), size),
+      seam, ...boxes.tags, slider), size),
     styled(el('div', {class: 'ends'},
-      el('button', {type: 'button', onclick: () => cut(100)},
+      el('button', {type: 'button', onclick: () => cutAll(100)},
          `What the policy saw${tokens}`),
-      el('button', {type: 'button', onclick: () => cut(0)},
-         `Original, ${width} × ${height}`)), {width: size.width}),
+      el('button', {type: 'button', onclick: () => cutAll(0)},
+         `Original, ${width}\u00a0×\u00a0${height}`)), {width: size.width}),
   ];
 }
 
@@ -112,13 +126,17 @@ function said(text) {
     i % 2 ? el('span', {class: 'mark'}, part) : part));
 }
 
+// Whether a call was wrong; one that the episode had no room for was not.
+function isFaulty(turn) {
+  return !['NONE', 'OK', 'VALID', 'NO_ROOM'].includes(turn.call_status);
+}
+
 function turnCard(turn, k, byTurn) {
   const {quality} = turn;
-  const faulty = !['NONE', 'OK', 'VALID'].includes(turn.call_status);
   const facts = [
     el('b', {}, `Turn ${k + 1}`),
     turn.call_status === 'NONE' ? el('span', {}, 'no call') :
-      el('span', {class: faulty ? 'bad' : ''},
+      el('span', {class: isFaulty(turn) ? 'bad' : ''},
          `call: ${turn.call_status.toLowerCase().replaceAll('_', ' ')}`),
     turn.box_shown ? el('span', {}, `wrote ${pixels(turn.box_shown)}`) : null,
     turn.box ? el('span', {}, `cut ${pixels(turn.box)}`) : null,
@@ -147,8 +165,10 @@ function verdict(rollout) {
 function rolloutView(rollout) {
   const boxes = boxLayer(rollout);
   return el('article', {class: 'rollout'},
-    el('header', {}, el('strong', {}, rollout.policy), verdict(rollout),
-       el('small', {}, rollout.stop_reason)),
+    el('header', {}, el('strong', {}, rollout.label), verdict(rollout),
+       el('small', {}, rollout.stop_reason),
+       rollout.advantage == null ? null
+         : el('small', {}, `advantage ${number(rollout.advantage)}`)),
     el('div', {class: 'look'}, ...stage(rollout, boxes), legend(rollout),
        rewardTable(rollout)),
     el('ol', {class: 'turns'}, ...rollout.turns.map(
