@@ -27,6 +27,7 @@ from lfpc_jax.rl import precision, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
+from lfpc_jax.rl.watching import Seen, Watch
 from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.types import Batch
 from lfpc_jax.stopping import StopSignal
@@ -97,6 +98,7 @@ class Trainer:
     )
     self.update = jax.jit(self.learner.update, donate_argnums=0)
     self.thresholds = AlarmConfig(**config.alarms)
+    self.seen: Seen | None = None  # the latest step's rollouts
 
   def prepare(self, step: int, examples: Sequence[Example]) -> Prepared:
     """Packs a step's examples at the budgets of its gap."""
@@ -138,6 +140,7 @@ class Trainer:
       batch, trajectory, *jax.device_put((correct, formed))
     )
     lesson = Lesson(batch, trajectory, advantages, mask)
+    self.seen = Seen(*prepared, trajectory, verdicts, advantages)
     state, more = self.update(state, lesson, reference)
     return state, scalars | more
 
@@ -210,6 +213,7 @@ class Trainer:
       StopSignal() as stop,
       metrics.MetricsWriter(self.workdir, start) as writer,
       metrics.Progress(config.name, steps, start=start) as progress,
+      Watch(config, self.workdir, self.agent, self.reward, start) as watch,
       loader.BatchLoader(
         self.source,
         sampler,
@@ -227,6 +231,7 @@ class Trainer:
         if row is not None:
           flags, warning = alarms.check(*row)
           writer.write(row[0], row[1] | flags)
+          watch.scalars(row[0], row[1] | flags)
           if warning:
             progress.log(warning)
           shown = {k: row[1][k] for k in ("reward", "accuracy", "tool_rate")}
@@ -241,6 +246,9 @@ class Trainer:
           # No checkpoint without its rows: a resume starts after them.
           log(delayed.flush())
         saved.save(step + 1, state, extra, force=stopping or last)
+        if line := watch.rollouts(step, self.seen):
+          progress.log(line)
+        self.seen = None  # so that its arrays do not outlive the update
         if stopping:
           saved.wait()
           progress.log(

@@ -6,6 +6,7 @@ not shown costs nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 from typing import Any, NamedTuple, Self
@@ -116,7 +117,15 @@ class Watch:
         lambda x: x[:number] if np.ndim(x) else x, jax.device_get(tree)
       )
 
-    batch, trajectory = first(seen.batch), first(seen.trajectory)
+    # What grows with the response, but for its text, is not shown.
+    trajectory = dataclasses.replace(
+      seen.trajectory,
+      positions=None,
+      visual_index=None,
+      written=None,
+      logp=None,
+    )
+    batch, trajectory = first(seen.batch), first(trajectory)
     return make_records(
       self._agent,
       self._reward,
