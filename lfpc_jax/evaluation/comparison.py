@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -52,9 +53,10 @@ def load(folders: Sequence[pathlib.Path]) -> list[Evaluated]:
     UserError: a folder holds no evaluation, or they share no questions.
   """
   found = [_load(folder) for folder in folders]
-  names = [one.name for one in found]
-  if len(set(names)) < len(names):
-    found = [_renamed(one, str(folder)) for one, folder in zip(found, folders)]
+  if len({one.folder.resolve() for one in found}) < len(found):
+    raise UserError(f"{_listed(folders)}: one evaluation is there twice")
+  if len({one.name for one in found}) < len(found):
+    found = [_renamed(*pair) for pair in zip(found, _short_names(folders))]
   for other in found[1:]:
     _check_same_questions(found[0], other)
   return found
@@ -79,6 +81,21 @@ def _load(folder: pathlib.Path) -> Evaluated:
       f"the evaluation in {place} is damaged ({error!r}): remove the folder "
       "and evaluate again"
     ) from error
+
+
+def _listed(folders: Sequence[pathlib.Path]) -> str:
+  return ", ".join(map(str, folders))
+
+
+def _short_names(folders: Sequence[pathlib.Path]) -> list[str]:
+  """The folders' paths without what all of them begin with."""
+  paths = [folder.resolve() for folder in folders]
+  shared = os.path.commonpath(paths)
+  # One that holds another keeps its own name.
+  return [
+    str(path.relative_to(shared)) if str(path) != shared else path.name
+    for path in paths
+  ]
 
 
 def _renamed(one: Evaluated, name: str) -> Evaluated:
@@ -139,7 +156,7 @@ def difference_table(found: Sequence[Evaluated]) -> ResultTable:
   )
   rows = tuple(
     (
-      f"{other.name} − {found[0].name}",
+      other.name,
       tuple(
         cell
         for budget in budgets
@@ -149,7 +166,7 @@ def difference_table(found: Sequence[Evaluated]) -> ResultTable:
     for other in found[1:]
   )
   return ResultTable(
-    "Difference on the same questions",
+    f"Difference from {found[0].name} on the same questions",
     columns,
     rows,
     "In percentage points, paired by question, with 95 % confidence intervals. "
@@ -188,11 +205,10 @@ def category_difference_table(found: Sequence[Evaluated]) -> ResultTable:
     return _paired(_MEASURES["accuracy"], chosen, other.plain(budget))
 
   return ResultTable(
-    "Difference of accuracy by category",
+    f"Difference of accuracy from {first.name} by category",
     tuple(Column(c, f"{b:,} tokens", scale=100) for b, c in keys),
     tuple(
-      (f"{other.name} − {first.name}", tuple(cell(other, *k) for k in keys))
-      for other in found[1:]
+      (other.name, tuple(cell(other, *k) for k in keys)) for other in found[1:]
     ),
     "In percentage points, paired by question, with 95 % confidence intervals.",
   )
@@ -224,7 +240,11 @@ def notes(found: Sequence[Evaluated]) -> list[str]:
     f"{len(found[0].plain(budget)):,} at {budget:,} tokens"
     for budget in _shared_budgets(found)
   )
-  lines = [f"Questions that are compared: {sizes}."]
+  shown = min(len({record.id for record in one.records}) for one in found)
+  lines = [
+    f"Questions that are compared: {sizes}. The rollouts are of the first "
+    f"{shown:,} questions."
+  ]
   for other in found[1:]:
     changes = differing_settings(found[0], other)
     if changes:
