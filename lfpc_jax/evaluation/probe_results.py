@@ -144,16 +144,19 @@ def probe_table(
     columns,
     tuple(rows),
     "Accuracy change when every crop is replaced, in percentage points, paired "
-    "by question, with 95 % confidence intervals. Another region: of the "
-    "crop's size and apart from the ground truth." + _left_out(results),
+    "by question, with 95 % confidence intervals." + _left_out(results),
   )
 
 
 def _left_out(results: Sequence[ProbeResult]) -> str:
+  """What is to be said of probe 'other', if it was run."""
+  if not any(result.probe == "other" for result in results):
+    return ""
+  text = " Another region: of the crop's size and apart from the ground truth."
   most = max((result.left_out for result in results), default=0)
   if not most:
-    return ""
-  return (
+    return text
+  return text + (
     f" Questions whose crop leaves no room for one are left out, at most "
     f"{most:,} a cell."
   )

@@ -44,7 +44,8 @@ class Column:
     if isinstance(cell, str):
       return cell
     value = _value(cell) * self.scale
-    return f"{value:.{self.digits}f}" if math.isfinite(value) else _ABSENT
+    # "z": no minus before a zero.
+    return f"{value:z.{self.digits}f}" if math.isfinite(value) else _ABSENT
 
   def interval(self, cell: Cell) -> str:
     """The confidence interval, or '' where the cell has none."""

@@ -53,6 +53,13 @@ def test_markdown_form():
   )
 
 
+def test_a_zero_has_no_sign():
+  column = tables.Column("drop", scale=100)
+  assert column.text(-0.0) == column.text(-0.0004) == "0.0"
+  assert column.interval(Estimate(-0.0, -0.0, 0.1, 3)) == "0.0 to 10.0"
+  assert column.text(-0.0006) == "-0.1"
+
+
 def test_html_form_escapes_and_spans_groups():
   cells = _Cells(TABLE.to_html())
   assert "a|b <i>" in cells.texts and "i" not in cells.tags
