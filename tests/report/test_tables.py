@@ -10,6 +10,7 @@ import samples
 
 from lfpc_jax import statistics
 from lfpc_jax.report import results, tables
+from lfpc_jax.statistics import Estimate
 
 TABLE = tables.ResultTable(
   "Accuracy",
