@@ -82,6 +82,28 @@ def test_a_checkpoint_gives_its_adapters_back(with_adapters, tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_adapters_in_bfloat16_are_so_from_the_start(tmp_path):
+  """So that nothing is rounded where a run goes on from another."""
+  changes = ("policy.lora.rank=2", "policy.param_dtype=bfloat16")
+  made = _agent(*changes)
+  params = agent.load_params(made, "")
+  assert _kinds(params)[lora.PART] == {"bfloat16"}
+  path = _save(tmp_path / "a", _config(*changes), params)
+  again = agent.load_params(made, path)
+  _equal(again, params)
+  assert _kinds(again) == _kinds(params)
+
+
+def test_the_configs_seed_decides_fresh_adapters():
+  first, same, other = (
+    agent.load_params(_agent("policy.lora.rank=2", f"seed={seed}"), "")
+    for seed in (3, 3, 4)
+  )
+  _equal(first, same)
+  a, b = (x[lora.PART]["q"]["a"] for x in (first, other))
+  assert jnp.any(a != b)
+
+
 def test_adapters_may_start_on_a_run_without_any(with_adapters, tmp_path):
   _, made, _ = with_adapters
   base = jax.tree.map(lambda x: 2 * x, agent.load_params(_agent(), ""))

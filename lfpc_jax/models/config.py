@@ -103,7 +103,7 @@ class LoraConfig:
   def __post_init__(self) -> None:
     """Refuses adapters that cannot be made."""
     object.__setattr__(self, "targets", tuple(self.targets))
-    if self.rank < 0 or self.rank != int(self.rank):
+    if type(self.rank) is not int or self.rank < 0:
       raise UserError(
         f"policy.lora.rank={self.rank}: give a whole number, 0 for no adapters"
       )
@@ -255,6 +255,13 @@ def from_published(
       "only Qwen2.5-VL checkpoints can be loaded"
     )
   text = data.get("text_config") or data
+  vision = data.get("vision_config") or {}
+  for part, section in (("", text), ("vision_config.", vision)):
+    if section.get("hidden_act", "silu") != "silu":
+      raise UserError(
+        f"{where}: {part}hidden_act={section['hidden_act']!r} is not "
+        "supported, only 'silu'"
+      )
   if data.get("use_sliding_window") or text.get("use_sliding_window"):
     raise UserError(f"{where}: use_sliding_window=true is not supported")
   rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
@@ -262,7 +269,6 @@ def from_published(
   if kind not in ("default", "mrope"):
     raise UserError(f"{where}: rotary type {kind!r} is not supported")
   theta = rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
-  vision = data.get("vision_config") or {}
   channels = vision.get("in_channels", vision.get("in_chans", 3))
   vision_rope = vision.get("rope_parameters") or {}
   vision = {

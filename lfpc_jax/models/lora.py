@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from lfpc_jax.models import parameters
-from lfpc_jax.models.config import LoraConfig, PolicyConfig
+from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 
 PART = "lora"
@@ -39,11 +39,21 @@ def initialise(
   return make(jax.random.key(seed))
 
 
-def with_fresh(config: PolicyConfig, params: Params, seed: int = 0) -> Params:
-  """The parameters with fresh adapters, if the config wants some they lack."""
+def with_fresh(
+  config: PolicyConfig, params: Params, seed: int = 0, dtype: Any = jnp.float32
+) -> Params:
+  """The parameters with fresh adapters, if the config wants some they lack.
+
+  Args:
+    config: the policy.
+    params: its parameters.
+    seed: of the adapters' A.
+    dtype: precision that the adapters are kept in.
+  """
   if not config.lora.rank or PART in params:
     return params
-  return params | {PART: initialise(config, seed)}
+  fresh = initialise(config, seed)
+  return params | {PART: jax.tree.map(lambda x: x.astype(dtype), fresh)}
 
 
 def frozen_parts(parts: Collection[str], frozen: Collection[str]) -> set[str]:
@@ -65,28 +75,12 @@ def adapt(config: PolicyConfig, params: Params) -> Params:
   layers = params["layers"]
   if PART not in params:
     return layers
-  scale = config.lora.scale
+  scale = jnp.float32(config.lora.scale)
   adapters = {
     name: layers[name] | {"a": pair["a"], "b": pair["b"] * scale}
     for name, pair in params[PART].items()
   }
   return layers | adapters
-
-
-def merge(config: PolicyConfig, params: Params) -> Params:
-  """The same policy without adapters: W + alpha / rank * A B.
-
-  The sum is float32, the result in W's precision.
-  """
-  if PART not in params:
-    return params
-  rest = {name: part for name, part in params.items() if name != PART}
-  kernels = {
-    name: layer | {"kernel": _merged(config.lora, layer["kernel"], pair)}
-    for name, pair in params[PART].items()
-    for layer in [params["layers"][name]]
-  }
-  return rest | {"layers": params["layers"] | kernels}
 
 
 def merged_layer(
@@ -100,17 +94,15 @@ def merged_layer(
     path: such as "layers.q.kernel".
     layer: number of the layer.
     kernel: that layer's parameter, without the layer axis.
+
+  Returns:
+    W + alpha / rank * A B in float32, for the caller to round once; a
+    parameter without an adapter as it is.
   """
   group, name, leaf = (path.split(".") + [""] * 3)[:3]
   pair = params.get(PART, {}).get(name)
   if group != "layers" or leaf != "kernel" or pair is None:
     return kernel
-  pair = jax.tree.map(lambda x: x[layer : layer + 1], pair)
-  return _merged(config.lora, kernel[None], pair)[0]
-
-
-def _merged(config: LoraConfig, kernel: jax.Array, pair: Params) -> jax.Array:
-  a, b = (jnp.asarray(pair[x], jnp.float32) for x in "ab")
-  product = jax.vmap(lambda a, b: jnp.tensordot(a, b, 1, precision="highest"))
-  change = config.scale * product(a, b)
-  return (kernel.astype(jnp.float32) + change).astype(kernel.dtype)
+  a, b = (jnp.asarray(pair[x][layer], jnp.float32) for x in "ab")
+  change = config.lora.scale * jnp.tensordot(a, b, 1, precision="highest")
+  return kernel.astype(jnp.float32) + change

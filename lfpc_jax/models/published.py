@@ -1,13 +1,15 @@
 """Loads and saves the published safetensors layout of Qwen2.5-VL.
 
 Loading goes tensor by tensor, each read straight to the devices that want a
-part of it, so that the host never holds more than one tensor of one layer
-besides the parameters. Only safetensors are read: nothing is unpickled.
+part of it, so that the host never holds more than one tensor of one layer, or
+some rows of the embedding, besides the parameters. Only safetensors are read:
+nothing is unpickled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 import json
 import os
 import pathlib
@@ -40,6 +42,7 @@ _COMPANIONS = (
   "video_preprocessor_config.json",
   "vocab.json",
 )
+_BLOCK_ELEMENTS = 2**22  # read at one time of what is not stacked
 _TOKEN_IDS = {
   "bos_token_id": "<|endoftext|>",
   "eos_token_id": "<|im_end|>",
@@ -105,7 +108,7 @@ def _load_parameter(tensor, files, shape, dtype, sharding) -> jax.Array:
     return read
 
   if not tensor.stacked:
-    return _place(reader(0, shape), shape, sharding)
+    return _place_by_rows(reader(0, shape), shape, sharding)
   inner = _layer_sharding(sharding)
   update = jax.jit(_set_layer, donate_argnums=0, out_shardings=sharding)
   stack = None
@@ -131,10 +134,60 @@ def _layer_sharding(sharding):
   return jax.sharding.NamedSharding(sharding.mesh, spec)
 
 
+def _place_by_rows(read, shape: tuple[int, ...], sharding) -> jax.Array:
+  """`_place`, each device's part some rows at a time.
+
+  The embedding of a large policy is larger than any other tensor, and twice
+  that where it is cast.
+  """
+  if sharding is None:
+    return _fill(read, (slice(None),) * len(shape), shape, None)
+  places = sharding.addressable_devices_indices_map(shape)
+  # A part is its device's alone: no program here may span the active mesh.
+  with jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ())):
+    parts = [_fill(read, i, shape, device) for device, i in places.items()]
+  return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def _fill(read, index, shape: tuple[int, ...], device) -> jax.Array:
+  """The part `index` of a parameter, on one device, rows after rows."""
+  bounds = [i.indices(n)[:2] for i, n in zip(index, shape)]
+  sizes = [stop - start for start, stop in bounds]
+  (first, last), rest = bounds[0], tuple(slice(*b) for b in bounds[1:])
+  width = int(np.prod(sizes[1:]))
+  rows = max(1, _BLOCK_ELEMENTS // max(width, 1))
+  whole = None
+  for start in range(first, last, rows):
+    block = read((slice(start, min(start + rows, last)), *rest))
+    if len(block) == sizes[0]:
+      return jax.device_put(block, device)
+    if whole is None:
+      whole = jnp.zeros(sizes, block.dtype, device=device)
+    # Waiting keeps the host from running ahead with blocks in flight.
+    whole = _set_rows(whole, block, start - first).block_until_ready()
+  return whole
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _set_rows(whole: jax.Array, block: jax.Array, start: int) -> jax.Array:
+  return jax.lax.dynamic_update_slice_in_dim(whole, block, start, axis=0)
+
+
 def _place(read, shape: tuple[int, ...], sharding) -> jax.Array:
   if sharding is None:
     return jnp.asarray(read((slice(None),) * len(shape)))
   return jax.make_array_from_callback(shape, sharding, read)
+
+
+def check_free(directory: str | os.PathLike[str]) -> None:
+  """Refuses a directory that `save` would write over.
+
+  Raises:
+    UserError: it holds something, or is a file.
+  """
+  path = pathlib.Path(directory)
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise UserError(f"{path} exists and is not empty: choose another")
 
 
 def save(
@@ -149,7 +202,8 @@ def save(
   """Saves a model that transformers and vLLM load.
 
   The directory appears whole or not at all. Adapters are merged, layer by
-  layer. All processes must call this; process 0 writes.
+  layer, in float32, and the sum is rounded once, to the files' precision. All
+  processes must call this; process 0 writes.
 
   Args:
     directory: must not exist, or be empty.
@@ -166,10 +220,7 @@ def save(
   """
   directory = pathlib.Path(directory)
   source = source_directory and pathlib.Path(source_directory)
-  if directory.exists() and (
-    not directory.is_dir() or any(directory.iterdir())
-  ):
-    raise UserError(f"{directory} exists and is not empty: choose another")
+  check_free(directory)
   if source and not source.is_dir():
     raise UserError(f"{source} does not exist: it should hold the tokenizer")
   part = directory.parent / f".{directory.name}.part"
@@ -234,8 +285,9 @@ def _save_tensors(part, config, params, dtype, max_shard_bytes: int) -> None:
     for tensor, layer, name in rows:
       leaf = layout.lookup(params, tensor.path)
       leaf = leaf[layer] if tensor.stacked else leaf
-      leaf = _fetch(lora.merged_layer(config, params, tensor.path, layer, leaf))
-      leaf = leaf.astype(dtype or leaf.dtype)
+      kind = dtype or leaf.dtype
+      merged = lora.merged_layer(config, params, tensor.path, layer, leaf)
+      leaf = _fetch(merged).astype(kind)
       data[name] = layout.to_published(config, tensor, leaf)
       weight_map[name] = file
     if part:

@@ -140,6 +140,11 @@ def _changed(**fields):
     (_changed(use_sliding_window=True), "use_sliding_window"),
     (_changed(rope_scaling={"type": "yarn", "factor": 4}), "'yarn'"),
     ({k: v for k, v in FLAT.items() if k != "hidden_size"}, "hidden_size"),
+    (_changed(hidden_act="gelu"), "hidden_act='gelu'"),
+    (
+      _changed(vision_config=FLAT["vision_config"] | {"hidden_act": "relu"}),
+      "vision_config.hidden_act='relu'",
+    ),
     (_changed(num_key_value_heads=5), "text.heads % text.kv_heads is 3"),
     (
       _changed(rope_scaling={"type": "mrope", "mrope_section": [8, 8, 8]}),

@@ -198,7 +198,9 @@ axes = parameters.logical_axes(cfg)
 shardings = jax.tree.map(
   lambda names: NamedSharding(mesh, PartitionSpec(*map(table.get, names))),
   axes, is_leaf=lambda x: isinstance(x, tuple))
-_, placed = published.load(sys.argv[1], shardings=shardings)
+published._BLOCK_ELEMENTS = 100  # no part of the embedding is read at once
+with jax.set_mesh(mesh):  # as a training run has it
+  _, placed = published.load(sys.argv[1], shardings=shardings)
 _, whole = published.load(sys.argv[1])
 for x, y, s in zip(*map(jax.tree.leaves, (placed, whole, shardings))):
   assert x.sharding == s, (x.sharding, s)
@@ -248,7 +250,7 @@ for _ in range(2):
   ctypes.CDLL("libc.so.6").malloc_trim(0)
   pathlib.Path("/proc/self/clear_refs").write_text("5")
   before = resident("VmRSS")
-  _, params = published.load(sys.argv[1])
+  _, params = published.load(sys.argv[1], dtype=sys.argv[2] or None)
 size = sum(x.nbytes for x in jax.tree.leaves(params))
 print(size, resident("VmHWM") - before - size)
 """
@@ -277,11 +279,38 @@ def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   published.save(tmp_path / "m", config, zeros, max_shard_bytes=96 * 2**20)
   shards = [f.stat().st_size for f in (tmp_path / "m").glob("*.safetensors")]
-  size, beyond = map(int, _python(_MEMORY, tmp_path / "m").split())
+  size, beyond = map(int, _python(_MEMORY, tmp_path / "m", "").split())
   shutil.rmtree(tmp_path / "m")  # half a gigabyte
   print(f"{size=} {beyond=} {max(shards)=}")
   assert len(shards) > 4 and size > 4 * max(shards)
   assert beyond < max(shards)
+
+
+@pytest.mark.skipif(
+  not os.access("/proc/self/clear_refs", os.W_OK),
+  reason="needs Linux's account of a process's memory",
+)
+def test_a_large_embedding_that_is_cast_is_read_in_parts(tmp_path):
+  """As in the 72B, whose float32 embedding exceeds the largest shard."""
+  config = oracle.config(dict(vocab_size=2_000_000), tie_word_embeddings=True)
+  shapes = parameters.abstract(config, jnp.bfloat16)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+  published.save(tmp_path / "m", config, zeros, max_shard_bytes=2**20)
+  shards = [f.stat().st_size for f in (tmp_path / "m").glob("*.safetensors")]
+  out = _python(_MEMORY, tmp_path / "m", "float32")
+  size, beyond = map(int, out.split())
+  shutil.rmtree(tmp_path / "m")  # 128 MB
+  print(f"{size=} {beyond=} {max(shards)=}")
+  assert size > 2 * max(shards) > 250_000_000
+  # Read whole it is all of the shard, and three of them where the parameters
+  # do not share the host's memory.
+  assert beyond < 0.8 * max(shards)
+
+
+def test_rows_that_are_read_in_parts_are_all_there(saved, params, monkeypatch):
+  monkeypatch.setattr(published, "_BLOCK_ELEMENTS", 32 * 5)  # 5 of 64 rows
+  _, loaded = published.load(saved)
+  _assert_same_tree(loaded, params)
 
 
 def test_an_export_is_readable_complete_and_carries_the_tokenizer(
