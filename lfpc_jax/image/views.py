@@ -171,7 +171,8 @@ def render_view(
   """Renders one box of one original as a view of `grid` cells.
 
   Equals the Qwen image processor on `PIL.Image.crop(box)`, up to one of 256
-  levels in few pixels. The time is that of the box and the grid, whatever
+  levels in few pixels, where Pillow resizes the width first: always before
+  version 13, and from then on at most sizes. The time is that of the box and the grid, whatever
   the sizes of the original and the capacity.
 
   Args:
