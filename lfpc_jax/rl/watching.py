@@ -143,10 +143,13 @@ class Watch:
     self, path: pathlib.Path, step: int, records: list[RolloutRecord]
   ) -> None:
     rows = metrics.read_metrics(self._workdir)
+    curves = plots.curves_from_metrics({self._config.name: rows})
+    # Alarms are zero most of the time: they must not hide the others.
+    curves.sort(key=lambda curve: curve.quantity.startswith("alarm_"))
     page.write_page(
       path,
       f"{self._config.name}: step {step + 1} of {self._config.train.steps}",
-      curves=plots.curves_from_metrics({self._config.name: rows}),
+      curves=curves,
       rollouts=records,
       notes=(
         f"All rollouts of {self._config.train.report_prompts} of the step's "
