@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/python -m lfpc_jax.demo --workdir=runs/demo
 
 test: $(VENV)/.setup-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 
 lint: $(VENV)/.setup-dev
 	$(BIN)/ruff check .

@@ -118,6 +118,15 @@ def _base() -> ml_collections.ConfigDict:
     clip_norm=1.0,
     dtype="float32",  # of both moments and of the sums
   )
+  config.mesh = dict(  # of the devices; docs/pods.md
+    axes=("fsdp", "tensor"),  # parameters and prompts; heads and widths
+    sizes=(-1, 1),  # devices along each; -1: all that the others leave
+    slices=(1, 1),  # of several slices: how many along each axis
+    rules=(),  # changes of the table in parallel/sharding.py: 'embed=fsdp'
+    # The same for the parameters in a rollout: not split over fsdp, or every
+    # token would gather them.
+    rollout_rules=("embed=", "vision_embed="),
+  )
   config.train = dict(
     steps=60,
     report_every=10,  # steps from one report.html to the next; 0: none
@@ -163,12 +172,12 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     # Each view is twenty times as large as stage 1's: a demonstration on two
     # cores cannot afford as many. A fair comparison sets both as stage 1 has.
     config.rollout.prompts = 16
-    config.train.steps = 24
+    config.train.steps = 20
     return config
   if variant in ("stage2", "control"):
     config.data.difficulty = "hard"
     config.reward.geo_weight = float(variant == "stage2")
-    config.train.steps = 50
+    config.train.steps = 32  # boxes shrink no more from about 24 on
     return config
   if variant == "pretrain":
     config.pretrain = dict(

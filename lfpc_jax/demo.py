@@ -22,8 +22,13 @@ _QUICK = flags.DEFINE_bool(
 )
 _CONFIG = "configs/tiny.py"
 DIFFICULTIES = ("easy", "hard")
-# Difficulty, visual tokens and questions: what fits into minutes on two cores.
-_EVALUATIONS = (("easy", 16, 512), ("easy", 324, 128), ("hard", 16, 512))
+# Difficulty, visual tokens, questions and how many at a time: what fits into
+# minutes on two cores.
+_EVALUATIONS = (
+  ("easy", 16, 512, 256),
+  ("easy", 324, 128, 64),
+  ("hard", 16, 512, 256),
+)
 _PROBES = "eval.probes=('truth','noise')"
 # The page shows the grounding reward of every policy, earned or not.
 _SHOWN = "reward.geo_weight=1"
@@ -65,9 +70,10 @@ def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
   from lfpc_jax.evaluation.runner import Runner
 
   runners = {}  # one for each budget: its program serves both difficulties
-  for difficulty, budget, items in _EVALUATIONS:
+  for difficulty, budget, items, size in _EVALUATIONS:
     changes = (f"data.difficulty={difficulty}", _PROBES, _SHOWN)
     changes += (f"eval.budgets=({budget},)", f"eval.items={items}")
+    changes += (f"eval.batch={size}",)
     config = load("stage1", workdir, quick, *changes)
     if budget not in runners:
       runners[budget] = Runner(config)
@@ -106,7 +112,7 @@ def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
   tables, shown = [], []
   for difficulty in DIFFICULTIES:
     found, by_policy = [], {name: [] for name in POLICIES}
-    budgets = [budget for kind, budget, _ in _EVALUATIONS if kind == difficulty]
+    budgets = [of[1] for of in _EVALUATIONS if of[0] == difficulty]
     for name, budget in itertools.product(POLICIES, budgets):
       folder = _evaluation(workdir, difficulty, budget, name)
       rows, of_policy, records = command.load_results(folder)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfpc_jax import agent as agent_lib
-from lfpc_jax import files
+from lfpc_jax import files, parallel
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
@@ -92,9 +92,9 @@ class Runner:
       )
       for budget in config.eval.budgets
     }
-    self._encoders = {
+    self._prefills = {
       budget: jax.jit(
-        functools.partial(episode.encode_views, agent.policy, capacity=budget)
+        functools.partial(episode.encode_prompt, agent.policy, capacity=budget)
       )
       for budget, agent in self._agents.items()
     }
@@ -103,6 +103,7 @@ class Runner:
       for budget, agent in self._agents.items()
     }
     self._box_terms = jax.jit(items_lib.box_terms)
+    self.share = parallel.batch_share(config.eval.batch)
 
   @property
   def agent(self) -> agent_lib.Agent:
@@ -127,8 +128,10 @@ class Runner:
     found = Evaluation([], [], {}, {})
     params = agent_lib.committed(params)
     times = {budget: [] for budget in self._rollouts}
-    done, size = 0, self.config.eval.batch
-    sampler = loader.BatchSampler(0, size, len(examples), shuffle=False)
+    done, size, share = 0, self.config.eval.batch, self.share
+    sampler = loader.BatchSampler(
+      0, size, len(examples), share.index, share.count, shuffle=False
+    )
     with loader.BatchLoader(
       examples,
       sampler,
@@ -137,22 +140,53 @@ class Runner:
     ) as batches:
       for step, (full, packed) in batches:
         # The last batch is filled up with the first questions.
-        part = full[: len(examples) - step * size]
+        start = step * size + share.rows.start
+        part = full[: max(0, len(examples) - start)]
+        whole = min(size, len(examples) - step * size)
         for budget in self._rollouts:
           began = time.perf_counter()
-          batch = self._encoded(params, packed[budget], budget)
-          encoded = time.perf_counter() - began
+          batch = agent_lib.device_batch(packed[budget])
+          # All probes share the prompts, views included.
+          prefix = self._prefills[budget](params, batch)
+          prefix = jax.block_until_ready(prefix)
+          prefilled = time.perf_counter() - began
           for probe in self.probes:
             seconds = self._run_batch(
-              found, name, params, part, batch, budget, probe
+              found, name, params, start, part, batch, prefix, budget, probe
             )
             if probe is Probe.NONE:
-              times[budget].append((encoded + seconds, len(part)))
+              times[budget].append((prefilled + seconds, whole))
             done += 1
             progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
     for budget in self._rollouts:
       self._note_times(found, budget, times[budget])
-    return found
+    return self._joined(found, examples)
+
+  def _joined(self, found: Evaluation, examples) -> Evaluation:
+    """What all processes found, in the order that one would find it in.
+
+    Processes with the same share of the questions have found the same.
+    """
+    if jax.process_count() == 1:
+      return found
+    parts = dict(parallel.gather([(self.share.index, found)]))
+    place = {}
+    for number in range(len(examples)):
+      place.setdefault(examples.words(number).id, number)
+    budgets = list(self._rollouts)
+    probes = [probe.name.lower() for probe in self.probes]
+    batch = self.config.eval.batch
+
+    def order(row):
+      step = place[row.id] // batch
+      turn = budgets.index(row.budget), probes.index(row.probe)
+      return step, *turn, place[row.id]
+
+    rows = [row for part in parts.values() for row in part.rows]
+    records = [record for part in parts.values() for record in part.records]
+    return dataclasses.replace(
+      found, rows=sorted(rows, key=order), records=records
+    )
 
   def batches(self, number: int) -> int:
     """Number of batches that `run` works through for `number` questions."""
@@ -167,19 +201,13 @@ class Runner:
       for budget, agent in self._agents.items()
     }
 
-  def _encoded(self, params, batch, budget):
-    """The batch on the device; all probes share its visual tokens."""
-    batch = agent_lib.device_batch(batch)
-    visual = jax.block_until_ready(self._encoders[budget](params, batch))
-    return dataclasses.replace(batch, visual=visual)
-
-  def _run_batch(self, found, name, params, part, batch, budget, probe):
+  def _run_batch(self, found, name, params, part, batch, prefix, budget, probe):
     """Adds rows and records to `found`; returns the seconds to the verdicts."""
     began = time.perf_counter()
     agent = self._agents[budget]
     key = jax.device_put(jax.random.key(self.config.eval.seed))
     trajectory = self._rollouts[budget](
-      params, batch, agent.texts, key, jnp.int32(probe)
+      params, batch, agent.texts, key, jnp.int32(probe), prefix
     )
     terms = jax.device_get(self._box_terms(batch, trajectory))
     host = jax.device_get(trajectory)

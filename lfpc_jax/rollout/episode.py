@@ -17,12 +17,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax import parallel
 from lfpc_jax.image import views
 from lfpc_jax.image.views import View
 from lfpc_jax.models import decoder, policy, vision
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rollout import observation, probes, sampling
+from lfpc_jax.rollout import observation, placing, probes, sampling
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.types import (
   NO_CALL,
@@ -65,8 +66,14 @@ def encode_views(
   height, width = batch.size[:, 0], batch.size[:, 1]
   zero = jnp.zeros_like(height)
   whole = jnp.stack([zero, zero, width, height], axis=-1)
-  view = views.render_views(batch.originals, whole, batch.grid, capacity)
-  return vision.encode_views(config, params, view)
+  render = parallel.per_shard(
+    lambda *args: views.render_views(*args, capacity),
+    (("prompt",),) * 3,
+    ("prompt",),
+  )
+  view = render(batch.originals, whole, batch.grid)
+  visual = vision.encode_views(config, params, view)
+  return parallel.constrain(visual, ("prompt", "visual_token", "features"))
 
 
 def encode_prompt(
@@ -81,6 +88,7 @@ def encode_prompt(
   if visual is None:
     visual = encode_views(config, params, batch, capacity)
   x = policy.embed(config, params, batch.tokens, batch.visual_index, visual)
+  x = parallel.constrain(x, ("prompt", "prefix", "features"))
   length = batch.length - 1
   return decoder.prefill(config, params, x, batch.positions, length)
 
@@ -110,10 +118,17 @@ def encode_crops(
   Returns:
     Visual tokens [P, G, N, D].
   """
-  view = change(views.render_crops(originals, boxes, grids, valid, capacity))
+  rows = ("prompt", "rollout")
+  render = parallel.per_shard(
+    lambda *args: views.render_crops(*args, capacity),
+    (("prompt",), rows, rows, rows),
+    rows,
+  )
+  view = change(render(originals, boxes, grids, valid))
   flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), view)
   visual = vision.encode_views(config, params, View(flat.patches, flat.grid))
-  return visual.reshape(*valid.shape, *visual.shape[1:])
+  visual = visual.reshape(*valid.shape, *visual.shape[1:])
+  return parallel.constrain(visual, (*rows, "visual_token", "features"))
 
 
 def _empty_trajectory(batch: Batch, config: EpisodeConfig) -> Trajectory:
@@ -178,6 +193,7 @@ class Rollout:
     texts: Texts,
     key: jax.Array,
     probe: jax.Array | None = None,
+    prefix: decoder.PrefixCache | None = None,
   ) -> Trajectory:
     """Runs G episodes for each of the P prompts of the batch.
 
@@ -187,24 +203,34 @@ class Rollout:
       texts: what the environment writes.
       key: of all sampling.
       probe: a probes.Probe i32[]; None leaves the probes out of the program.
+      prefix: what `encode_prompt` gives, if several rollouts share it.
     """
-    prefix, state = self.start(params, batch, key)
+    params = placing.gathered(self.policy, params)
+    prefix, state = self.start(params, batch, key, prefix)
 
     def turn(state):
       return self.turn(params, batch, texts, prefix, probe, state)
 
-    return jax.lax.while_loop(self.goes_on, turn, state).trajectory
+    state = jax.lax.while_loop(self.goes_on, turn, state)
+    return placing.by_prompt(state.trajectory)
 
   def start(
-    self, params: Params, batch: Batch, key: jax.Array
+    self,
+    params: Params,
+    batch: Batch,
+    key: jax.Array,
+    prefix: decoder.PrefixCache | None = None,
   ) -> tuple[decoder.PrefixCache, State]:
     """The prompts' cache, and the state before the first turn."""
-    prefix = encode_prompt(self.policy, params, batch, self.capacity)
-    trajectory = _empty_trajectory(batch, self.config)
+    if prefix is None:
+      prefix = encode_prompt(self.policy, params, batch, self.capacity)
+    trajectory = placing.by_prompt(_empty_trajectory(batch, self.config))
     p, g = trajectory.length.shape
     return prefix, State(
       trajectory=trajectory,
-      cache=decoder.empty_suffix(self.policy, p, g, self.config.slots),
+      cache=placing.suffix(
+        decoder.empty_suffix(self.policy, p, g, self.config.slots)
+      ),
       position=jnp.broadcast_to(batch.next_position[:, None], (p, g)),
       done=jnp.zeros((p, g), bool),
       key=key,

@@ -38,7 +38,7 @@ def _config(*changes):
 def _rollouts(agent, asked):
   """A rollout that crops and says 7, or 1 where the probe hides the crop."""
 
-  def rollout(params, batch, texts, key, probe):
+  def rollout(params, batch, texts, key, probe, prefix):
     probe = Probe(int(probe))
     asked.append(probe)
     hidden = probe in (Probe.NOISE, Probe.BLANK, Probe.OTHER)
@@ -91,7 +91,7 @@ def _made_up():
       super().__init__(config)
       for budget, agent in self._agents.items():
         self._rollouts[budget] = _rollouts(agent, asked)
-        self._encoders[budget] = lambda params, batch: jnp.zeros(())
+        self._prefills[budget] = lambda params, batch: jnp.zeros(())
 
   def load_params(agent, checkpoint):
     read.append(checkpoint)
