@@ -62,7 +62,7 @@ def test_a_wrong_command_line_is_one_line_and_a_failure(command, args, says):
     ("rollout.group=0", "rollout.group=0: must be >= 1"),
     ("reward.tool_rule=maybe", "'conditional', 'unconditional', 'none'"),
     ("rl.advantage=rank", "rl.advantage='rank'"),
-    ("rl.micro_batches=5", "rollout.prompts=32 is no multiple of rl.micro_ba"),
+    ("rl.micro_batches=5", "rollout.prompts=16 is no multiple of rl.micro_ba"),
     ("policy.freeze=tower", "policy.freeze names ['tower']"),
     ("policy.checkpoint=none", "no checkpoint at"),
     ("checkpoint.every=0", "every 0 steps"),

@@ -101,7 +101,7 @@ def learning_curves(
   colours = {run: palette[i % len(palette)] for i, run in enumerate(runs)}
   columns = max(1, min(columns, len(quantities)))
   rows = max(1, -(-len(quantities) // columns))
-  with matplotlib.rc_context(_style(dark)):
+  with matplotlib.rc_context(style(dark)):
     figure = matplotlib.figure.Figure((3.3 * columns, 2.2 * rows + 0.4))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, quantity in zip(axes, quantities):
@@ -110,7 +110,7 @@ def learning_curves(
     for axis in axes[len(quantities) :]:
       axis.remove()
     _legend(figure, colours)
-    _save(figure, pathlib.Path(path))
+    save(figure, pathlib.Path(path))
 
 
 def _panel(
@@ -144,7 +144,8 @@ def _legend(
   )
 
 
-def _save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
+def save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
+  """Writes a figure as .svg or .png, whole or not at all."""
   kind = path.suffix.lstrip(".")
   if kind not in ("svg", "png"):
     raise ValueError(f"Cannot draw {str(path)!r}: name it .svg or .png.")
@@ -155,7 +156,8 @@ def _save(figure: matplotlib.figure.Figure, path: pathlib.Path) -> None:
     files.atomic_write(path, file.getvalue())
 
 
-def _style(dark: bool) -> dict[str, Any]:
+def style(dark: bool) -> dict[str, Any]:
+  """Matplotlib's settings for all our figures."""
   paper, ink, faint = (
       ('#16181b', '#d9d7d2', '#33373d') if dark
       else ('#ffffff', '#2b2d31', '#e3e1dc')
