@@ -50,6 +50,8 @@ def _base() -> ml_collections.ConfigDict:
     split="train",
     items=0,  # the split's first ones; 0 for all
     image_capacity=(512, 512),  # (height, width) of the largest original
+    option_order="",  # 'stored', 'shuffled'; '': as docs/data.md says
+    option_seed=0,  # of 'shuffled'
     max_boxes=4,  # nested boxes of a question; of more, the smallest
   )
   config.gap = dict(
@@ -171,7 +173,7 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     config.gap.mode = "none"
     # Each view is twenty times as large as stage 1's: a demonstration on two
     # cores cannot afford as many steps. experiments/main_table takes as many.
-    config.train.steps = 40
+    config.train.steps = 30
     return config
   if variant in ("stage2", "control"):
     config.data.difficulty = "hard"

@@ -25,9 +25,9 @@ DIFFICULTIES = ("easy", "hard")
 # Difficulty, visual tokens, questions and how many at a time: what fits into
 # minutes on two cores.
 _EVALUATIONS = (
-  ("easy", 16, 512, 256),
+  ("easy", 16, 384, 128),
   ("easy", 324, 128, 64),
-  ("hard", 16, 512, 256),
+  ("hard", 16, 384, 128),
 )
 _PROBES = "eval.probes=('truth','noise')"
 # The page shows the grounding reward of every policy, earned or not.
