@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfpc_jax import checkpoints
+from lfpc_jax import checkpoints, parallel
 from lfpc_jax.data import prompts
 from lfpc_jax.data.batches import Packer
 from lfpc_jax.data.tokenizer import Tokenizer
@@ -59,9 +59,10 @@ class Agent:
   def turns(self, trajectory: Trajectory) -> list[list[list[str]]]:
     """The policy's text of each turn of each rollout.
 
-    Fetches these fields alone if the trajectory is on the device.
+    Fetches these fields alone if the trajectory is on the device; of many
+    processes, each reads the rollouts of its own prompts.
     """
-    number, start, end, tokens = jax.device_get(
+    number, start, end, tokens = parallel.fetch(
       (
         trajectory.turns,
         trajectory.turn_start,
@@ -121,25 +122,27 @@ def environment_texts(
 
 
 def make_agent(
-  config: Mapping[str, Any], view_capacity: int, **episode_changes: Any
+  config: Mapping[str, Any],
+  view_capacity: int,
+  sizes: PolicyConfig | None = None,
+  **episode_changes: Any,
 ) -> Agent:
   """Reads the published directory that `config.policy.path` names.
 
   Args:
     config: a whole config, see configs/.
     view_capacity: visual tokens of the largest global view.
+    sizes: of another policy than the directory's, to compile ahead of time.
     **episode_changes: EpisodeConfig fields that differ from config.rollout.
 
   Raises:
     UserError: something in the config or the directory is wrong.
   """
   directory = find_model(config["policy"]["path"])
-  policy = model_config.load_config(
-    directory,
-    dtype=config["policy"]["dtype"],
-    remat=config["policy"]["remat"],
-    logit_chunk=config["policy"]["logit_chunk"],
-    attention_chunk=config["policy"]["attention_chunk"],
+  fields = ("dtype", "remat", "logit_chunk", "attention_chunk")
+  policy = dataclasses.replace(
+    sizes or model_config.load_config(directory),
+    **{name: config["policy"][name] for name in fields},
     lora=LoraConfig(**config["policy"]["lora"]),
   )
   tokenizer = Tokenizer.load(directory)
@@ -181,12 +184,14 @@ def load_params(agent: Agent, checkpoint: str) -> Params:
   """Parameters of a training checkpoint, or the published ones if it is ''.
 
   A checkpoint may be a run's directory (its latest step), a step's directory,
-  or another directory of published files.
+  or another directory of published files. Each device reads its part of the
+  parameters, as the active mesh has it.
   """
+  shardings = parameters.shardings(agent.policy)
   if checkpoint and not list(pathlib.Path(checkpoint).glob("*.safetensors")):
-    return _restore(agent, checkpoint)
+    return _restore(agent, checkpoint, shardings)
   source = checkpoint or agent.directory
-  _, params = published.load(source, agent.policy, agent.precision)
+  _, params = published.load(source, agent.policy, agent.precision, shardings)
   return _with_adapters(agent, params)
 
 
@@ -197,12 +202,20 @@ def _with_adapters(agent: Agent, params: Params) -> Params:
   from one rounds nothing.
   """
   kind = agent.precision.get(lora.PART)
-  return lora.with_fresh(agent.policy, params, agent.seed, kind)
+  params = lora.with_fresh(agent.policy, params, agent.seed, kind)
+  shardings = parameters.shardings(agent.policy)
+  return params if shardings is None else jax.device_put(params, shardings)
 
 
-def _restore(agent: Agent, checkpoint: str) -> Params:
+def _restore(agent: Agent, checkpoint: str, shardings: Any) -> Params:
   """Parameters of a training checkpoint; it may be without adapters."""
   target = parameters.abstract(agent.policy, agent.precision)
+  if shardings is not None:
+    target = jax.tree.map(
+      lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+      target,
+      shardings,
+    )
   content = checkpoints.read_extra(checkpoint)
   stored = content.get("config", {}).get("policy", {}).get("lora", {})
   if stored.get("rank"):
@@ -227,5 +240,7 @@ def committed(tree: Any) -> Any:
 
 
 def device_batch(batch: Any) -> Any:
-  """Moves a host batch to the device, explicitly."""
+  """Moves a host batch, of this process's prompts, to the devices."""
+  if parallel.current_mesh() is not None:
+    return parallel.shard_batch(batch)
   return jax.tree.map(jax.device_put, batch)

@@ -33,9 +33,10 @@ from etils import epath
 import jax
 import ml_collections
 
-from lfpc_jax import overrides
+from lfpc_jax import overrides, parallel
 from lfpc_jax.errors import UserError
 from lfpc_jax.files import atomic_write
+from lfpc_jax.parallel import start
 
 FILE = "config.json"  # in a workdir
 Run = Callable[[ml_collections.FrozenConfigDict, str], None]
@@ -181,6 +182,7 @@ def main(
   default_config: str | None = None,
   workdir_needed: bool = True,
   stored_as: str | None = FILE,
+  many_processes: bool = False,
   argv: Sequence[str] | None = None,
 ) -> NoReturn:
   """Runs a command: flags, config, `run(config, workdir)`, exit status.
@@ -195,19 +197,20 @@ def main(
     workdir_needed: whether `--workdir` must be given.
     stored_as: name of the config's copy in the workdir; None leaves storing
       to `run`, which may first look at what is there.
+    many_processes: whether `run` can be one of several, see `parallel.start`.
     argv: the command line; None takes the process's.
   """
   argv = list(sys.argv if argv is None else argv)
   _define_flags(default_config, argv[0])
 
-  def start(rest: list[str]) -> None:
+  def begin(rest: list[str]) -> None:
     if len(rest) > 1:
       raise UserError(f"unknown argument {rest[1]!r}: flags begin with --")
-    _start(run, changes, workdir_needed, stored_as)
+    _start(run, changes, workdir_needed, stored_as, many_processes)
 
   with plain_errors("--traceback" in argv):
     rest, changes = _split_changes(argv)
-    app.run(start, rest, flags_parser=_parse_flags)
+    app.run(begin, rest, flags_parser=_parse_flags)
   sys.exit(1)  # app.run exits by itself
 
 
@@ -231,7 +234,11 @@ def plain_errors(traceback: bool = False) -> Iterator[None]:
 
 
 def _start(
-  run: Run, changes: Sequence[str], workdir_needed: bool, stored_as: str | None
+  run: Run,
+  changes: Sequence[str],
+  workdir_needed: bool,
+  stored_as: str | None,
+  many_processes: bool,
 ) -> None:
   values = flags.FLAGS
   if values.config is None:
@@ -239,11 +246,16 @@ def _start(
   if values.workdir is None and workdir_needed:
     raise UserError("no directory for the results: add --workdir=runs/NAME")
   config = freeze(load_config(values.config, changes))
-  if changes:
+  if many_processes:
+    start.start(values.distributed)
+  elif values.distributed:
+    raise UserError("this command runs in one process: omit --distributed")
+  if changes and parallel.is_first():
     base = freeze(load_config(values.config))
     print("\n  ".join([f"config {values.config} with", *diff(base, config)]))
   setup_jax(values.compile_cache)
-  if values.workdir is not None and stored_as is not None:
+  stores = values.workdir is not None and stored_as is not None
+  if stores and parallel.is_first():
     write_config(config, values.workdir, stored_as)
   run(config, values.workdir)
 
@@ -263,7 +275,19 @@ def _define_flags(default_config: str | None, command: str) -> None:
   flags.DEFINE_string(
     "compile_cache", None, "Directory of compiled programs, or 'off'."
   )
-  for name in ("config", "workdir", "traceback", "compile_cache"):
+  flags.DEFINE_bool(
+    "distributed",
+    None,
+    "Be one of several processes, of a TPU pod or a cluster. By default, if "
+    "the environment says so.",
+  )
+  for name in (
+    "config",
+    "workdir",
+    "traceback",
+    "compile_cache",
+    "distributed",
+  ):
     # --help lists the flags of the command's own module; these belong to it.
     flags.FLAGS.register_key_flag_for_module(command, flags.FLAGS[name])
 

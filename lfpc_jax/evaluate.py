@@ -23,10 +23,12 @@ _CHECKPOINT = flags.DEFINE_string("checkpoint", "", "The policy to evaluate.")
 
 def run(config, workdir: str) -> None:
   """Evaluates, prints the tables, writes the results."""
+  from lfpc_jax import parallel
   from lfpc_jax.evaluation import command
 
-  command.evaluate(config, pathlib.Path(workdir), _CHECKPOINT.value)
+  with parallel.configured(config.get("mesh")):
+    command.evaluate(config, pathlib.Path(workdir), _CHECKPOINT.value)
 
 
 if __name__ == "__main__":
-  sys.exit(config_lib.main(run, stored_as="evaluate.json"))
+  sys.exit(config_lib.main(run, stored_as="evaluate.json", many_processes=True))

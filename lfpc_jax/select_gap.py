@@ -20,9 +20,11 @@ from lfpc_jax import config as config_lib
 def run(config, workdir: str) -> None:
   """Selects budgets, writes the file, prints tables."""
   # Imported late, so that --help and wrong flags answer at once.
+  from lfpc_jax import parallel
   from lfpc_jax.gap_selection import command
 
-  command.run(config, pathlib.Path(workdir))
+  with parallel.configured(config.get("mesh")):
+    command.run(config, pathlib.Path(workdir))
 
 
 if __name__ == "__main__":

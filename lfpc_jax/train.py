@@ -15,12 +15,15 @@ from lfpc_jax import config as config_lib
 def run(config, workdir: str) -> None:
   """Trains to the config's last step."""
   # Imported late, so that --help and wrong flags answer at once.
+  from lfpc_jax import parallel
   from lfpc_jax.rl.trainer import Trainer
 
-  if Trainer(config, workdir).run() is None:
+  with parallel.configured(config.get("mesh")):
+    state = Trainer(config, workdir).run()
+  if state is None:
     sys.exit(130)  # so that `train && evaluate` does not go on
 
 
 if __name__ == "__main__":
   # The trainer stores the config, once it knows that the run is this one.
-  sys.exit(config_lib.main(run, stored_as=None))
+  sys.exit(config_lib.main(run, stored_as=None, many_processes=True))

@@ -20,6 +20,7 @@ import numpy as np
 
 from lfpc_jax.data import gap_file
 from lfpc_jax.errors import UserError
+from lfpc_jax.parallel import Share
 
 MODES = ("none", "fixed", "random", "selected")
 
@@ -102,14 +103,22 @@ class Gap:
   selected: Mapping[str, int] | None = None
   file: str = ""
 
-  def budgets(self, step: int, ids: Sequence[str]) -> np.ndarray:
+  def budgets(
+    self, step: int, ids: Sequence[str], share: Share | None = None
+  ) -> np.ndarray:
     """Visual-token budgets i64[P] of a step's examples.
+
+    Args:
+      step: of training.
+      ids: the examples'.
+      share: which part of the step's batch they are; None: all of it.
 
     Raises:
       UserError: nothing was selected for an example.
     """
     if self.selected is None:
-      return budgets(self.config, self.seed, step, len(ids))
+      share = share or Share(0, 1, len(ids))
+      return budgets(self.config, self.seed, step, share.size)[share.rows]
     unknown = [name for name in ids if name not in self.selected]
     if unknown:
       raise UserError(

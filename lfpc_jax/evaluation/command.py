@@ -12,7 +12,7 @@ import rich.console
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
-from lfpc_jax import files, metrics
+from lfpc_jax import files, metrics, parallel
 from lfpc_jax.data import loader
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation import probe_results, summary
@@ -55,7 +55,7 @@ def evaluate_into(
     stored = json.loads(done.read_text())
     if all(stored.get(key) == value for key, value in wanted.items()):
       return
-  with files.locked(folder):
+  with files.locked(folder, enabled=parallel.is_first()):
     _evaluate_into(folder, config, runner, name, params, wanted)
 
 
@@ -66,7 +66,8 @@ def _evaluate_into(folder, config, runner, name, params, wanted) -> None:
   total = runner.batches(len(examples))
   with metrics.Progress(f"evaluate {name}", total) as progress:
     found = runner.run(name, params, examples, progress.update)
-  found.save(folder, wanted)
+  if parallel.is_first():
+    found.save(folder, wanted)
 
 
 def load_results(folder: pathlib.Path):
@@ -84,6 +85,8 @@ def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
   checkpoint = checkpoint or config.policy.checkpoint
   name = config.name if checkpoint else "pretrained"
   evaluate_into(folder, config, Runner(config), name, checkpoint)
+  if not parallel.is_first():
+    return
   rows, results, records = load_results(folder)
   tables = [
     results_lib.paper_table(results),

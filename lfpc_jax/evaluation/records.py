@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from lfpc_jax import parallel
 from lfpc_jax.agent import Agent
 from lfpc_jax.data import prompts
 from lfpc_jax.data.examples import Example
@@ -70,17 +71,18 @@ def make_records(
     samples: rollouts of a prompt, at most G.
   """
   correct, formed = scoring.verdict_arrays(verdicts)
-  geo = rewards.grounding_reward(
-    trajectory.boxes,
-    scoring.executed(trajectory),
-    batch.targets,
-    batch.target_valid,
-    batch.size,
-    reward,
-  )
-  terms = jax.device_get(
-    rewards.total_reward(correct, formed, trajectory.crops, geo.geo, reward)
-  )
+  with parallel.host_only():
+    geo = rewards.grounding_reward(
+      trajectory.boxes,
+      scoring.executed(trajectory),
+      batch.targets,
+      batch.target_valid,
+      batch.size,
+      reward,
+    )
+    terms = jax.device_get(
+      rewards.total_reward(correct, formed, trajectory.crops, geo.geo, reward)
+    )
   turns = agent.turns(trajectory)
   budgets = np.broadcast_to(budget, len(examples)).tolist()
   records = []

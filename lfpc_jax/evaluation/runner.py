@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,14 @@ from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.probes import Probe
+
+
+class _Piece(NamedTuple):
+  """What one process found in one call of the rollout, and its place."""
+
+  order: tuple[int, int]
+  rows: list[Item]
+  records: list[RolloutRecord]
 
 
 @dataclasses.dataclass
@@ -125,7 +133,7 @@ class Runner:
       examples: the questions, which may be decoded lazily.
       progress: told the number of batches done and what runs.
     """
-    found = Evaluation([], [], {}, {})
+    found, pieces = Evaluation([], [], {}, {}), []
     params = agent_lib.committed(params)
     times = {budget: [] for budget in self._rollouts}
     done, size, share = 0, self.config.eval.batch, self.share
@@ -151,42 +159,29 @@ class Runner:
           prefix = jax.block_until_ready(prefix)
           prefilled = time.perf_counter() - began
           for probe in self.probes:
-            seconds = self._run_batch(
-              found, name, params, start, part, batch, prefix, budget, probe
+            rows, records, seconds = self._run_batch(
+              name, params, start, part, batch, prefix, budget, probe
             )
+            # Within a step budget by budget, so the counts are the order.
+            pieces.append(_Piece((done, share.index), rows, records))
             if probe is Probe.NONE:
               times[budget].append((prefilled + seconds, whole))
             done += 1
             progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
     for budget in self._rollouts:
       self._note_times(found, budget, times[budget])
-    return self._joined(found, examples)
+    return self._joined(found, pieces)
 
-  def _joined(self, found: Evaluation, examples) -> Evaluation:
-    """What all processes found, in the order that one would find it in.
+  def _joined(self, found: Evaluation, pieces: list[_Piece]) -> Evaluation:
+    """All processes' pieces, in the order in which one would find them.
 
     Processes with the same share of the questions have found the same.
     """
-    if jax.process_count() == 1:
-      return found
-    parts = dict(parallel.gather([(self.share.index, found)]))
-    place = {}
-    for number in range(len(examples)):
-      place.setdefault(examples.words(number).id, number)
-    budgets = list(self._rollouts)
-    probes = [probe.name.lower() for probe in self.probes]
-    batch = self.config.eval.batch
-
-    def order(row):
-      step = place[row.id] // batch
-      turn = budgets.index(row.budget), probes.index(row.probe)
-      return step, *turn, place[row.id]
-
-    rows = [row for part in parts.values() for row in part.rows]
-    records = [record for part in parts.values() for record in part.records]
-    return dataclasses.replace(
-      found, rows=sorted(rows, key=order), records=records
-    )
+    known = {piece.order: piece for piece in parallel.gather(pieces)}
+    for order in sorted(known):
+      found.rows += known[order].rows
+      found.records += known[order].records
+    return found
 
   def batches(self, number: int) -> int:
     """Number of batches that `run` works through for `number` questions."""
@@ -201,39 +196,39 @@ class Runner:
       for budget, agent in self._agents.items()
     }
 
-  def _run_batch(self, found, name, params, part, batch, prefix, budget, probe):
-    """Adds rows and records to `found`; returns the seconds to the verdicts."""
+  def _run_batch(self, name, params, start, part, batch, prefix, budget, probe):
+    """Rows and records of this process, and the seconds to the verdicts.
+
+    `start` is the number of its first question among all.
+    """
     began = time.perf_counter()
     agent = self._agents[budget]
     key = jax.device_put(jax.random.key(self.config.eval.seed))
     trajectory = self._rollouts[budget](
       params, batch, agent.texts, key, jnp.int32(probe), prefix
     )
-    terms = jax.device_get(self._box_terms(batch, trajectory))
-    host = jax.device_get(trajectory)
+    terms = parallel.fetch(self._box_terms(batch, trajectory))
+    host = parallel.fetch(trajectory)
     verdicts = scoring.judge(agent.turns(host)[: len(part)], part)
     seconds = time.perf_counter() - began
     label = probe.name.lower()
-    found.rows += items_lib.make_items(
-      part, budget, label, host, verdicts, terms
+    rows = items_lib.make_items(part, budget, label, host, verdicts, terms)
+    number = min(self.config.eval.records - start, len(part))
+    if probe is not Probe.NONE or number <= 0:
+      return rows, [], seconds
+    cut = jax.tree.map(
+      lambda x: x[:number] if np.ndim(x) else x, (parallel.fetch(batch), host)
     )
-    there = sum(record.budget == budget for record in found.records)
-    missing = self.config.eval.records - there
-    if probe is Probe.NONE and missing > 0:
-      number = min(missing, len(part))
-      cut = jax.tree.map(
-        lambda x: np.asarray(x)[:number] if np.ndim(x) else x, (batch, host)
-      )
-      found.records += records_lib.make_records(
-        agent,
-        self.reward,
-        name,
-        budget,
-        part[:number],
-        *cut,
-        verdicts[:number],
-      )
-    return seconds
+    records = records_lib.make_records(
+      agent,
+      self.reward,
+      name,
+      budget,
+      part[:number],
+      *cut,
+      verdicts[:number],
+    )
+    return rows, records, seconds
 
   def _note_times(self, found, budget, times) -> None:
     steady = times[1:] or times

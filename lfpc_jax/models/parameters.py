@@ -16,6 +16,7 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax import parallel
 from lfpc_jax.models.config import (
   LoraConfig,
   PolicyConfig,
@@ -217,6 +218,32 @@ def logical_axes(config: PolicyConfig) -> Params:
       is_leaf=lambda p: isinstance(p, nnx.Variable),
     )
   )
+
+
+def shardings(config: PolicyConfig) -> Params | None:
+  """Where each parameter lies on the active mesh; None without a mesh.
+
+  Raises:
+    UserError: a size that does not divide, or a collision of rules.
+  """
+  if parallel.current_mesh() is None:
+    return None
+  return parallel.tree_shardings(logical_axes(config), abstract(config))
+
+
+def pinned(config: PolicyConfig, tree: Params, rollout: bool = False) -> Params:
+  """Parameters, or gradients, of some parts, each where its axes lie.
+
+  Args:
+    config: the policy.
+    tree: the parts.
+    rollout: where the mesh's rules of rollouts have them.
+  """
+  if parallel.current_mesh() is None:
+    return tree
+  axes = logical_axes(config)
+  axes = {name: axes[name] for name in tree}
+  return parallel.constrain_tree(tree, axes, rollout)
 
 
 def count(config: PolicyConfig) -> int:

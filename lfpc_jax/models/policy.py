@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax import parallel
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.layers import precision
 from lfpc_jax.models.parameters import Params
@@ -77,18 +78,34 @@ def log_probabilities(
     f32[..., T] each.
   """
   width, shape = hidden.shape[-1], targets.shape
-  hidden, targets = hidden.reshape(-1, width), targets.reshape(-1)
-  total = targets.shape[0]
+  # The loop must not run over what is split: one lane for each part of it.
+  lanes = parallel.parts("prompt")
+  lanes, lane = ((), ()) if lanes == 1 else ((lanes,), ("prompt",))
+  hidden = hidden.reshape(*lanes, -1, width)
+  targets = targets.reshape(*lanes, -1)
+  axis = len(lanes)
+  total = targets.shape[axis]
   chunk = min(config.logit_chunk, total)
-  pad = -total % chunk
-  hidden = jnp.pad(hidden, ((0, pad), (0, 0))).reshape(-1, chunk, width)
-  targets = jnp.pad(targets, (0, pad)).reshape(-1, chunk)
+
+  def split(x):
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (0, -total % chunk)
+    x = jnp.pad(x, pad)
+    x = x.reshape(*lanes, -1, chunk, *x.shape[axis + 1 :])
+    return jnp.moveaxis(x, axis, 0)
 
   def part(args):
-    scores = logits(config, params, args[0]) / temperature
+    hidden = parallel.constrain(args[0], (*lane, None, "features"))
+    scores = logits(config, params, hidden) / temperature
     logp = jax.nn.log_softmax(scores, axis=-1)
     entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
-    return jnp.take_along_axis(logp, args[1][:, None], axis=1)[:, 0], entropy
+    logp = jnp.take_along_axis(logp, args[1][..., None], axis=-1)
+    return logp[..., 0], entropy
 
-  logp, entropy = jax.lax.map(jax.checkpoint(part), (hidden, targets))
-  return tuple(x.reshape(-1)[:total].reshape(shape) for x in (logp, entropy))
+  found = jax.lax.map(jax.checkpoint(part), (split(hidden), split(targets)))
+
+  def join(x):
+    x = jnp.moveaxis(x, 0, axis).reshape(*lanes, -1)
+    return x[..., :total].reshape(shape)
+
+  return tuple(map(join, found))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lfpc_jax import parallel
 from lfpc_jax.image.views import View
 from lfpc_jax.models import attention, rotary
 from lfpc_jax.models.config import PolicyConfig, VisionConfig
@@ -120,7 +121,13 @@ def _block(config, chunk, x, params, full, angles, window):
     return attention.attend(q, k, v, (window >= 0)[:, None], chunk)[0]
 
   def local_attention(q, k, v):
-    return _window_attention(q, k, v, window, block, chunk)
+    # Blocks and views become one axis, of which the views' parts are none.
+    part = parallel.per_shard(
+      lambda *args: _window_attention(*args, block, chunk),
+      (("view",),) * 4,
+      ("view",),
+    )
+    return part(q, k, v, window)
 
   mixed = jax.lax.cond(full, global_attention, local_attention, q, k, v)
   x = x + dense(params["proj"], mixed, inputs=2)

@@ -12,15 +12,14 @@ Outside of `use_mesh`, `constrain` does nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import contextvars
 import difflib
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from lfpc_jax.errors import UserError
 
@@ -56,8 +55,15 @@ DEFAULT_RULES: Rules = {
   "pixels": (),
 }
 
-_active: contextvars.ContextVar[tuple[jax.sharding.Mesh, Rules] | None] = (
-  contextvars.ContextVar("lfpc_mesh", default=None)
+
+class _Active(NamedTuple):
+  mesh: jax.sharding.Mesh
+  rules: Rules
+  rollout_rules: Rules
+
+
+_active: contextvars.ContextVar[_Active | None] = contextvars.ContextVar(
+  "lfpc_mesh", default=None
 )
 
 
@@ -80,19 +86,37 @@ def make_rules(
   return rules
 
 
-@contextlib.contextmanager
-def use_mesh(
-  mesh: jax.sharding.Mesh, rules: Rules = DEFAULT_RULES
-) -> Iterator[jax.sharding.Mesh]:
-  """Makes `mesh` and `rules` those of all calls inside the block.
+def parse_rules(changes: Sequence[str], base: Rules = DEFAULT_RULES) -> Rules:
+  """A table with a config's changes, which are text.
 
-  A function compiled under one table is not compiled again under another of
-  the same mesh: use one table for the life of a program.
+  Args:
+    changes: 'embed=fsdp' each; several mesh axes are joined by '+', and
+      'embed=' leaves the axis unsplit.
+    base: what is changed.
 
   Raises:
-    UserError: a rule names an axis that the mesh does not have.
+    UserError: no '=', or a name that is no logical axis.
   """
-  for name, axes in rules.items():
+  rules = dict(base)
+  for change in changes:
+    name, equals, axes = str(change).partition("=")
+    if not equals:
+      raise UserError(
+        f"the rule {change!r}: write the logical axis, '=' and mesh axes, "
+        "such as 'prefix=context', 'prompt=fsdp+context' or 'embed='"
+      )
+    _check_name(name, rules)
+    rules[name] = tuple(axis for axis in axes.split("+") if axis)
+  return rules
+
+
+def check_rules(mesh: jax.sharding.Mesh, *tables: Rules) -> None:
+  """Refuses tables that name an axis that the mesh does not have.
+
+  Raises:
+    UserError: there is one.
+  """
+  for name, axes in (item for rules in tables for item in rules.items()):
     missing = [a for a in axes if a not in mesh.axis_names]
     if missing:
       raise UserError(
@@ -100,10 +124,47 @@ def use_mesh(
         f"{missing[0]!r}, but the mesh has {mesh.axis_names}: change the rule "
         "or add the axis with size 1"
       )
-  token = _active.set((mesh, rules))
+
+
+@contextlib.contextmanager
+def use_mesh(
+  mesh: jax.sharding.Mesh,
+  rules: Rules = DEFAULT_RULES,
+  rollout_rules: Rules | None = None,
+  absent: bool = False,
+) -> Iterator[jax.sharding.Mesh]:
+  """Makes `mesh` and `rules` those of all calls inside the block.
+
+  A function compiled under one table is not compiled again under another of
+  the same mesh: use one table for the life of a program.
+
+  Args:
+    mesh: the devices.
+    rules: where arrays lie.
+    rollout_rules: where parameters lie while a rollout decodes; None: as
+      always.
+    absent: the devices are not there; programs are only compiled for them.
+
+  Raises:
+    UserError: a rule names an axis that the mesh does not have.
+  """
+  rollout_rules = rules if rollout_rules is None else rollout_rules
+  check_rules(mesh, rules, rollout_rules)
+  token = _active.set(_Active(mesh, rules, rollout_rules))
   try:
-    with jax.set_mesh(mesh):
+    with contextlib.nullcontext() if absent else jax.set_mesh(mesh):
       yield mesh
+  finally:
+    _active.reset(token)
+
+
+@contextlib.contextmanager
+def host_only() -> Iterator[None]:
+  """Takes the mesh away: for small sums over what one host holds."""
+  token = _active.set(None)
+  try:
+    with jax.set_mesh(None):
+      yield
   finally:
     _active.reset(token)
 
@@ -111,7 +172,7 @@ def use_mesh(
 def current_mesh() -> jax.sharding.Mesh | None:
   """The mesh of the innermost `use_mesh`, or None outside of all."""
   active = _active.get()
-  return active[0] if active else None
+  return active.mesh if active else None
 
 
 def spec_for(
@@ -128,7 +189,7 @@ def spec_for(
   """
   if rules is None:
     active = _active.get()
-    rules = active[1] if active else DEFAULT_RULES
+    rules = active.rules if active else DEFAULT_RULES
   taken: dict[str, str] = {}  # mesh axis -> the logical axis that uses it
   entries = []
   for name in axes:
@@ -147,7 +208,7 @@ def spec_for(
 
 
 def named_sharding(
-  axes: Axes, shape: Sequence[int] | None = None
+  axes: Axes, shape: Sequence[int] | None = None, rules: Rules | None = None
 ) -> jax.sharding.Sharding:
   """The sharding of an array with these logical axes on the active mesh.
 
@@ -156,17 +217,18 @@ def named_sharding(
   Args:
     axes: a logical name for each array axis.
     shape: if given, checked: each split axis must divide evenly.
+    rules: the table; None takes that of `use_mesh`.
 
   Raises:
     UserError: as `spec_for`, or a size that does not divide.
   """
-  spec = spec_for(axes)
-  active = _active.get()
-  if active is None:
+  spec = spec_for(axes, rules)
+  mesh = current_mesh()
+  if mesh is None:
     return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   if shape is not None:
-    _check_divides(axes, shape, spec, active[0])
-  return jax.sharding.NamedSharding(active[0], spec)
+    _check_divides(axes, shape, spec, mesh)
+  return jax.sharding.NamedSharding(mesh, spec)
 
 
 def tree_shardings(axes_tree: Any, shapes: Any = None) -> Any:
@@ -177,18 +239,18 @@ def tree_shardings(axes_tree: Any, shapes: Any = None) -> Any:
     shapes: if given, a tree of arrays or ShapeDtypeStructs of the same
       structure, to check the sizes against.
   """
-
-  def is_leaf(x):
-    return isinstance(x, tuple)
-
   if shapes is None:
-    return jax.tree.map(named_sharding, axes_tree, is_leaf=is_leaf)
+    return jax.tree.map(named_sharding, axes_tree, is_leaf=_is_axes)
   return jax.tree.map(
     lambda axes, x: named_sharding(axes, x.shape),
     axes_tree,
     shapes,
-    is_leaf=is_leaf,
+    is_leaf=_is_axes,
   )
+
+
+def _is_axes(x: Any) -> bool:
+  return isinstance(x, tuple)
 
 
 def constrain(x: jax.Array, axes: Axes) -> jax.Array:
@@ -207,68 +269,81 @@ def constrain(x: jax.Array, axes: Axes) -> jax.Array:
   return jax.lax.with_sharding_constraint(x, named_sharding(axes, x.shape))
 
 
-def local_slice(size: int, axis: str = "prompt") -> slice:
-  """Which part of a global axis this process must load.
+def constrain_tree(tree: Any, axes_tree: Any, rollout: bool = False) -> Any:
+  """`constrain` of each array of a tree by the tuple at its place.
 
   Args:
-    size: the axis's global size, for example P.
+    tree: arrays; None and whatever has no tuple of its own stays as it is.
+    axes_tree: tuples of logical names.
+    rollout: take the table of parameters in a rollout.
+  """
+  active = _active.get()
+  if active is None:
+    return tree
+  rules = active.rollout_rules if rollout else active.rules
+
+  def pin(axes, x):
+    sharding = named_sharding(axes, x.shape, rules)
+    return jax.lax.with_sharding_constraint(x, sharding)
+
+  return jax.tree.map(pin, axes_tree, tree, is_leaf=_is_axes)
+
+
+def per_shard(
+  function: Callable[..., Any], in_axes: Sequence[Axes], out_axes: Axes
+) -> Callable[..., Any]:
+  """`function` run by each device on its own part of the arrays.
+
+  For loops over a split axis, which the compiler would run on all devices
+  for all of its elements. Without a mesh: the function itself.
+
+  Args:
+    function: takes arrays or trees of them; its results have the same parts
+      as its arguments and do not depend on other parts.
+    in_axes: for each argument, the logical names of its arrays' leading axes;
+      further axes are whole.
+    out_axes: the same for all results.
+  """
+  active = _active.get()
+  if active is None:
+    return function
+  used = {
+    axis
+    for names in (*in_axes, out_axes)
+    for name in names
+    for axis in active.rules.get(name, ())
+  }
+
+  def checked(*args):
+    for names, tree in zip(in_axes, args, strict=True):
+      for x in jax.tree.leaves(tree):
+        named_sharding(names, x.shape[: len(names)])
+    return mapped(*args)
+
+  # The other mesh axes stay the compiler's.
+  mapped = jax.shard_map(
+    function,
+    mesh=active.mesh,
+    in_specs=tuple(map(spec_for, in_axes)),
+    out_specs=spec_for(out_axes),
+    axis_names=used,
+    check_vma=False,
+  )
+  return checked if used else function
+
+
+def parts(axis: str, rollout: bool = False) -> int:
+  """How many parts an array axis of this name is split into.
+
+  Args:
     axis: its logical name.
-
-  Returns:
-    The contiguous range that this process's devices hold.
-
-  Raises:
-    UserError: the size does not divide, or the range has gaps.
+    rollout: take the table of parameters in a rollout.
   """
-  sharding = named_sharding((axis,), (size,))
-  parts = sharding.addressable_devices_indices_map((size,)).values()
-  ranges = sorted({part[0].indices(size)[:2] for part in parts})
-  start, stop = ranges[0][0], max(r[1] for r in ranges)
-  if sum(b - a for a, b in ranges) != stop - start:
-    raise UserError(
-      f"process {jax.process_index()} holds the ranges {ranges} of {axis}, "
-      "not one: put the mesh axis that splits it first"
-    )
-  return slice(start, stop)
-
-
-def shard_batch(batch: Any, axes: Axes = ("prompt",)) -> Any:
-  """Puts a host's share of a batch on the devices as global arrays.
-
-  Args:
-    batch: a pytree of NumPy arrays; each leading axis is this process's
-      `local_slice` of the global axis.
-    axes: logical names of the leading axes; the others are not split.
-
-  Returns:
-    The same tree of jax.Arrays.
-
-  Raises:
-    UserError: the leading axis does not divide over the mesh.
-  """
-
-  def put(x):
-    x = np.asarray(x)
-    names = tuple(axes) + (None,) * (x.ndim - len(axes))
-    sharding = named_sharding(names)
-    if current_mesh() is None:
-      return jax.device_put(x, sharding)
-    shape = (_global_size(x.shape[0], names[0]), *x.shape[1:])
-    sharding = named_sharding(names, shape)
-    return jax.make_array_from_process_local_data(sharding, x, shape)
-
-  return jax.tree.map(put, batch)
-
-
-def _global_size(local: int, axis: str | None) -> int:
-  """Global size of a leading axis of which this process holds `local`."""
-  if jax.process_count() == 1:
-    return local
-  mesh_axes = spec_for((axis,))[0] or ()
-  mesh_axes = (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes
-  parts = math.prod(current_mesh().shape[a] for a in mesh_axes)
-  mine = local_slice(parts, axis)  # with one element a part
-  return local * parts // (mine.stop - mine.start)
+  active = _active.get()
+  if active is None:
+    return 1
+  rules = active.rollout_rules if rollout else active.rules
+  return math.prod(active.mesh.shape[a] for a in rules[axis])
 
 
 def _check_name(name: str, rules: Rules) -> None:
@@ -292,5 +367,5 @@ def _check_divides(
       raise UserError(
         f"the axis {name} of size {size} does not divide over {parts} "
         f"devices (mesh axes {mesh_axes}, array axes {tuple(axes)}): change "
-        f"the mesh, or leave it unsplit with the rule {name} -> ()"
+        f"mesh.sizes, or leave it unsplit with mesh.rules={name}="
       )

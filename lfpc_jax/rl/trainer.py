@@ -14,7 +14,7 @@ import ml_collections
 import optax
 
 from lfpc_jax import agent as agent_lib
-from lfpc_jax import checkpoints, files, metrics
+from lfpc_jax import checkpoints, files, metrics, parallel
 from lfpc_jax import config as config_lib
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data import loader
@@ -23,7 +23,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
 from lfpc_jax.models.config import check_dtype
 from lfpc_jax.models.parameters import Params, params_digest
-from lfpc_jax.rl import precision, scoring
+from lfpc_jax.rl import placement, precision, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
@@ -34,7 +34,10 @@ from lfpc_jax.stopping import StopSignal
 
 
 class Prepared(NamedTuple):
-  """A step's examples and what the policy is shown of them."""
+  """A step's examples and what the policy is shown of them.
+
+  Of many processes, each has those of its own prompts.
+  """
 
   examples: Sequence[Example]
   batch: Batch  # NumPy arrays
@@ -53,6 +56,18 @@ def make_optimiser(config: Any) -> optax.GradientTransformation:
     ),
   )
   return precision.keep_in(steps, dtype)
+
+
+def make_learner(config: Any, agent: agent_lib.Agent, capacity: int) -> Learner:
+  """The update as a config has it; `capacity` is the largest view's."""
+  return Learner(
+    agent.policy,
+    agent.episodes,
+    UpdateConfig(**config.rl),
+    make_optimiser(config.optimizer),
+    capacity,
+    tuple(config.policy.freeze),
+  )
 
 
 def _digest(params: Params) -> str:
@@ -81,14 +96,9 @@ class Trainer:
         f"rollout.prompts={config.rollout.prompts} is no multiple of "
         f"rl.micro_batches={self.rules.micro_batches}"
       )
-    self.learner = Learner(
-      self.agent.policy,
-      self.agent.episodes,
-      self.rules,
-      make_optimiser(config.optimizer),
-      self.capacity,
-      tuple(config.policy.freeze),
-    )
+    self.share = parallel.batch_share(config.rollout.prompts)
+    self._check_micro_batches()
+    self.learner = make_learner(config, self.agent, self.capacity)
     self.encode = jax.jit(self._encode)
     self.rollout = jax.jit(
       episode.Rollout(self.agent.policy, self.agent.episodes, self.capacity)
@@ -96,13 +106,32 @@ class Trainer:
     self.score = jax.jit(
       functools.partial(scoring.score, self.reward, self.rules)
     )
-    self.update = jax.jit(self.learner.update, donate_argnums=0)
+    # A step must leave the state where it was, or the next compiles anew.
+    places = placement.state_shardings(self.learner, self.agent.precision)
+    self.update = jax.jit(
+      self.learner.update,
+      donate_argnums=0,
+      out_shardings=None if places is None else (places, None),
+    )
     self.thresholds = AlarmConfig(**config.alarms)
     self.seen: Seen | None = None  # the latest step's rollouts
 
+  def _check_micro_batches(self) -> None:
+    """Each slice of the prompts must divide over the devices too."""
+    number, parts = self.rules.micro_batches, parallel.parts("prompt")
+    size = self.config.rollout.prompts // number
+    if size % parts:
+      raise UserError(
+        f"rollout.prompts={self.config.rollout.prompts} in "
+        f"rl.micro_batches={number} are {size} prompts at one time, no "
+        f"multiple of the {parts} parts that the mesh has of them: lower "
+        "rl.micro_batches, or change mesh.sizes"
+      )
+
   def prepare(self, step: int, examples: Sequence[Example]) -> Prepared:
     """Packs a step's examples at the budgets of its gap."""
-    budgets = self.gap.budgets(step, [example.id for example in examples])
+    ids = [example.id for example in examples]
+    budgets = self.gap.budgets(step, ids, self.share)
     return Prepared(examples, self.agent.packer.pack(examples, budgets))
 
   def initial_state(self) -> TrainState:
@@ -137,7 +166,7 @@ class Trainer:
     verdicts = scoring.judge(self.agent.turns(trajectory), prepared.examples)
     correct, formed = scoring.verdict_arrays(verdicts)
     advantages, mask, scalars = self.score(
-      batch, trajectory, *jax.device_put((correct, formed))
+      batch, trajectory, *agent_lib.device_batch((correct, formed))
     )
     lesson = Lesson(batch, trajectory, advantages, mask)
     self.seen = Seen(*prepared, trajectory, verdicts, advantages)
@@ -184,6 +213,7 @@ class Trainer:
       now: what this one's would have.
     """
     free = ("train", "checkpoint", "eval", "name", "alarms", "selection")
+    free += ("mesh",)  # a checkpoint is restored on any
     kept = (
       {k: v for k, v in c["config"].items() if k not in free}
       for c in (there, now)
@@ -206,7 +236,11 @@ class Trainer:
   def _loop(self, state, start, steps, saved, extra, reference):
     config = self.config
     sampler = loader.BatchSampler(
-      config.seed, config.rollout.prompts, len(self.source)
+      config.seed,
+      config.rollout.prompts,
+      len(self.source),
+      self.share.index,
+      self.share.count,
     )
     delayed = metrics.DelayedScalars()
     with (

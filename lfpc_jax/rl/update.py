@@ -314,15 +314,12 @@ class Learner:
       grads, metrics = jax.grad(self._loss, has_aux=True)(
         trained, frozen, piece, self._reference(piece[0], reference), tokens
       )
-      return pinned(jax.tree.map(jnp.add, total, grads)), metrics
+      total = jax.tree.map(jnp.add, total, grads)
+      # Each device adds up its own part: a sum scattered, not one for all.
+      return parameters.pinned(self.policy, total), metrics
 
-    def pinned(grads):
-      # Each device adds up its own part: a sum scattered, not a sum for all.
-      axes = parameters.logical_axes(self.policy)
-      axes = {name: axes[name] for name in trained}
-      return parallel.constrain_tree(grads, axes)
-
-    zero = pinned(jax.tree.map(jnp.zeros_like, trained))
+    zero = jax.tree.map(jnp.zeros_like, trained)
+    zero = parameters.pinned(self.policy, zero)
     number = self.config.micro_batches
     if number == 1:
       return part(zero, whole)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from lfpc_jax import config as config_lib
-from lfpc_jax import metrics, trackers
+from lfpc_jax import metrics, parallel, trackers
 from lfpc_jax.agent import Agent
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation.records import make_records
@@ -114,7 +114,7 @@ class Watch:
     def first(tree):
       # Fetched whole: a slice on the device would wait for the update.
       return jax.tree.map(
-        lambda x: x[:number] if np.ndim(x) else x, jax.device_get(tree)
+        lambda x: x[:number] if np.ndim(x) else x, parallel.fetch(tree)
       )
 
     # What grows with the response, but for its text, is not shown.
