@@ -12,7 +12,6 @@ from lfpc_jax.data import images
 from lfpc_jax.data.sources.files import MAX_IMAGE_BYTES
 from lfpc_jax.errors import UserError
 
-MAX_SIDE = 32_768  # of an original: the box geometry's limit
 SCENE, SCENE_WORDS = ASSETS / "scene.jpg", ASSETS / "scene.json"
 
 
@@ -57,12 +56,6 @@ def read_image(path: str) -> np.ndarray:
     reason = getattr(error, "strerror", None) or error
     raise UserError(f"--image={path}: {reason}") from error
   try:
-    pixels = images.decode(data).pixels
+    return images.decode(data).pixels
   except UserError as error:
     raise UserError(f"--image={path}: {error}") from error
-  if max(pixels.shape) > MAX_SIDE:
-    raise UserError(
-      f"--image={path}: a side of {max(pixels.shape):,} pixels; the longest "
-      f"that boxes can be placed on is {MAX_SIDE:,}: scale it down"
-    )
-  return pixels

@@ -46,12 +46,10 @@ class Ruling:
   Attributes:
     correct: None if the judge failed.
     error: why it failed, or ''.
-    cached: the ruling was known already.
   """
 
   correct: bool | None
   error: str = ""
-  cached: bool = False
 
 
 class Judge(Protocol):

@@ -148,12 +148,9 @@ class Judge:
     cache: str | os.PathLike[str] | None = None,
   ):
     self.config = config
-    self.requests = 0
-    """Requests sent, retries counted."""
     self._key = _read_key(config.key_variable)
     self._cache = _Cache(None if cache is None else pathlib.Path(cache))
     self._opener = urllib.request.build_opener(_NoRedirect)
-    self._lock = threading.Lock()
     self._hopeless = ""
 
   def rule(self, disputes: Sequence[Dispute]) -> list[Ruling]:
@@ -171,8 +168,7 @@ class Judge:
         threads.shutdown(wait=False, cancel_futures=True)
         raise
     return [
-      asked[key] if known[key] is None else Ruling(known[key], cached=True)
-      for key in keys
+      asked[key] if known[key] is None else Ruling(known[key]) for key in keys
     ]
 
   def _ask(self, item: tuple[str, bytes]) -> Ruling:
@@ -206,8 +202,6 @@ class Judge:
       headers["Authorization"] = f"Bearer {self._key}"
     url = f"{self.config.url.rstrip('/')}/chat/completions"
     request = urllib.request.Request(url, body, headers, method="POST")
-    with self._lock:
-      self.requests += 1
     deadline = time.monotonic() + self.config.timeout
     try:
       with self._opener.open(request, timeout=self.config.timeout) as response:

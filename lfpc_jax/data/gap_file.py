@@ -76,7 +76,7 @@ class Selection:
 
   Attributes:
     rows: one for each example.
-    about: what `identity` says, plain values.
+    about: `data_identity`, and what else decided the answers; plain values.
   """
 
   rows: tuple[Chosen, ...]
@@ -99,8 +99,8 @@ def data_identity(data: Mapping[str, Any], examples: int) -> dict[str, Any]:
     "split": data["split"],
     "examples": examples,
     # The order of the options is part of what is asked.
-    "option_order": data.get("option_order") or "",
-    "option_seed": data.get("option_seed") or 0,
+    "option_order": data["option_order"],
+    "option_seed": data["option_seed"],
   }
 
 

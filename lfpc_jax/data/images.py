@@ -13,7 +13,8 @@ shorter side. What is odd about a file has one treatment:
   animated, pages   the first frame
   truncated         refused, never filled up with grey
   gigantic          refused from its header, before a pixel is decoded
-  thinner than 1:200, more than 16 bits, no image at all: refused
+  a side above 32,768, thinner than 1:200, more than 16 bits, no image at all:
+                    refused
 
 A refusal is a `UserError`. Only JPEG, PNG, WebP, GIF, BMP and TIFF are tried:
 other formats would run more parsers, one of them a whole interpreter, on bytes
@@ -34,6 +35,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MIN_SIDE = 28
 # Qwen's image processor refuses images thinner than 1 : 200.
 MAX_ASPECT = 200
+# Of a side: the box geometry's limit.
+MAX_SIDE = 32_768
 # 8192 x 8192 and a third more: 256 MiB of pixels, Pillow's own first limit.
 MAX_PIXELS = 89_478_485
 
@@ -110,6 +113,11 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     )
   if min(width, height) < 1:
     raise UserError(f"{size} is empty: remove it")
+  if max(width, height) > MAX_SIDE:
+    raise UserError(
+      f"{size} has a side above {MAX_SIDE:,}, the longest that boxes can be"
+      " placed on: scale it down"
+    )
   if max(width, height) > MAX_ASPECT * min(width, height):
     raise UserError(
       f"{size} is thinner than 1 : {MAX_ASPECT}: crop it or pad it"

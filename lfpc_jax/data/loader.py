@@ -104,15 +104,32 @@ def open_scenes(
   """
   builder = scenes.open_builder(data_dir, difficulty)
   config = builder.builder_config
+  remedy = f"`{scenes.build_command(data_dir, config)}`"
+  return open_built(builder, split, f"scenes-{config.spec.name}", remedy)
+
+
+def open_built(
+  builder: Any, split: str, name: str, remedy: str
+) -> PromptSource:
+  """Opens a split of a data set that a TFDS builder has built.
+
+  Args:
+    builder: a `tfds.core.DatasetBuilder` with the features of `Example`.
+    split: one of its splits.
+    name: for `Example.source`.
+    remedy: the command that builds it.
+
+  Raises:
+    UserError: it has not been built, or has no such split.
+  """
   if not pathlib.Path(builder.data_path).exists():
     raise errors.UserError(
-      f"No data set at {builder.data_path}: build it with"
-      f" `{scenes.build_command(data_dir, config)}`."
+      f"no data set at {builder.data_path}: build it with {remedy}"
     )
   if split not in builder.info.splits:
     raise errors.UserError(
       f"{builder.data_path} has no split {split!r}: choose one of"
-      f" {tuple(builder.info.splits)}."
+      f" {tuple(builder.info.splits)}"
     )
   # Imported here, as the rest of this module needs no data set.
   import tensorflow_datasets as tfds
@@ -120,26 +137,14 @@ def open_scenes(
   rows = builder.as_data_source(
     split, decoders={"image": tfds.decode.SkipDecoding()}
   )
-  return PromptSource(rows, f"scenes-{config.spec.name}")
+  return PromptSource(rows, name)
 
 
-def open_data(data: Mapping[str, Any], split: str) -> PromptSource:
-  """Opens what a config's data section names.
-
-  Args:
-    data: `name`, 'scenes' or one of `registry.SOURCES`, or several joined by
-      '+'; `dir`, where data sets live; `difficulty`, of scenes; and, where
-      they are given, `option_order` and `option_seed`, see
-      `registry.open_source`.
-    split: of each data set; or one for each, joined by '+'.
-
-  Raises:
-    UserError: an unknown data set, one that has not been built, or a split
-      that it has not.
-  """
-  if data["name"] == "scenes":
-    return open_scenes(data["dir"], data["difficulty"], split)
-  # Imported here, as it reads more kinds of files than scenes need.
+def open_data(
+  data: Mapping[str, Any], split: str
+) -> Sequence[examples.Example]:
+  """Opens what a config's data section names; see `registry.open_data`."""
+  # Imported here, as it imports this module.
   from lfpc_jax.data import registry
 
   return registry.open_data(data, split)

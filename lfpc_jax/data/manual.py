@@ -125,8 +125,7 @@ class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
       try:
         data, _, boxes = row.load(max_pixels=self.max_pixels)
       except rows_lib.RowError as error:
-        fault = rows_lib.Fault(row.where, str(error), error.kind)
-        self.ledger.add(fault)
+        self.ledger.add(error.at(row.where))
       else:
         yield number, _features(row, data, boxes)
     self._note_faults()

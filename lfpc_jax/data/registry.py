@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
 import os
-import pathlib
 import types
 from typing import Any
 
@@ -118,33 +117,34 @@ def open_source(
       f"data.name={name!r}: choose 'scenes' or one of {tuple(SOURCES)}"
     )
   builder = manual.open_builder(data_dir, SOURCES[name])
-  if not pathlib.Path(builder.data_path).exists():
-    raise UserError(
-      f"no data set at {builder.data_path}: build it with"
-      f" `{manual.build_command(data_dir, name)} --dir=DIR`."
-      f" {SOURCES[name].instructions}"
-    )
-  if split not in builder.info.splits:
-    raise UserError(
-      f"{builder.data_path} has no split {split!r}: choose one of"
-      f" {tuple(builder.info.splits)}"
-    )
-  # Imported here, as the names alone need no data set.
-  import tensorflow_datasets as tfds
-
-  rows = builder.as_data_source(
-    split, decoders={"image": tfds.decode.SkipDecoding()}
+  remedy = (
+    f"`{manual.build_command(data_dir, name)} --dir=DIR`."
+    f" {SOURCES[name].instructions}"
   )
-  return loader.PromptSource(rows, name)
+  return loader.open_built(builder, split, name, remedy)
 
 
 def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
-  """See `loader.open_data`.
+  """Opens what a config's data section names.
 
-  `data.option_order` is 'stored' or 'shuffled', by `data.option_seed`; where
-  it is not given, V*Bench's own files are shuffled by seed 0, as their right
-  option is always the first, and all others keep their order.
+  Args:
+    data: `name`, 'scenes' or one of `SOURCES`, or several joined by '+';
+      `dir`, where data sets live; `difficulty`, of scenes; `option_order`,
+      'stored', 'shuffled' by `option_seed`, or '' for the data set's own
+      rule: V*Bench's own files are shuffled, as their right option is always
+      the first, and all others keep their order.
+    split: of each data set; or one for each, joined by '+'.
+
+  Raises:
+    UserError: an unknown data set, one that has not been built, a split that
+      it has not, or an unknown order.
   """
+  order, seed = data["option_order"], data["option_seed"]
+  if order and order not in option_order.ORDERS:
+    raise UserError(
+      f"data.option_order={order!r}: choose one of {option_order.ORDERS}, or"
+      " leave it empty"
+    )
   names, splits = data["name"].split("+"), split.split("+")
   if len(splits) == 1:
     splits = splits * len(names)
@@ -160,6 +160,5 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
     else:
       source = open_source(name, data["dir"], part)
     default = "shuffled" if (name, part) in _GIVEN_AWAY else "stored"
-    order = data.get("option_order") or default
-    opened.append(Arranged(source, order, data.get("option_seed") or 0))
+    opened.append(Arranged(source, order or default, seed))
   return opened[0] if len(opened) == 1 else Joined(opened)

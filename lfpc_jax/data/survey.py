@@ -12,6 +12,7 @@ import numpy as np
 
 from lfpc_jax.data import images
 from lfpc_jax.data.sources import rows as rows_lib
+from lfpc_jax.image import views
 from lfpc_jax.rl import answers
 
 # Upper bounds of megapixels, and how such images are named.
@@ -23,7 +24,7 @@ _SIZES = (
   (64.0, "16 to 64"),
   (float("inf"), "above 64"),
 )
-_TOKEN_PIXELS = 28 * 28
+_FULL_TOKENS = 10**9  # more than any image has: no limit
 _MANY = 8  # choice questions, before their letters are judged
 
 
@@ -120,7 +121,7 @@ def survey(
       try:
         _, picture, boxes = row.load(max_pixels=max_pixels)
       except rows_lib.RowError as error:
-        ledger.add(rows_lib.Fault(row.where, str(error), error.kind))
+        ledger.add(error.at(row.where))
         continue
       _count_picture(found, picture, boxes)
     _count_row(found, row)
@@ -154,9 +155,8 @@ def _count_picture(
   area = height * width
   found.sizes[size_name(area)] += 1
   found.treatments.update(picture.treatments or ("none",))
-  found.tokens.append(
-    -(-picture.pixels.shape[0] * picture.pixels.shape[1] // _TOKEN_PIXELS)
-  )
+  rows, cols = views.choose_grid(*picture.pixels.shape[:2], 1, _FULL_TOKENS)
+  found.tokens.append(rows * cols)
   if found.smallest is None or area < found.smallest[0] * found.smallest[1]:
     found.smallest = size
   if found.largest is None or area > found.largest[0] * found.largest[1]:

@@ -171,15 +171,14 @@ def test_a_file_that_is_no_selection_is_refused(tmp_path):
   path.write_bytes(b"not parquet")
   with pytest.raises(UserError, match="gap.parquet is no Parquet file"):
     gap_file.load(path)
-  selection = _write(path)
+  _write(path)
   plain = parquet.read_table(path).replace_schema_metadata(None)
   parquet.write_table(plain, path)
   with pytest.raises(UserError, match="holds no selected budgets"):
     gap_file.load(path)
-  assert selection.rows
 
 
-def test_batches_of_all_budgets_have_one_shape(tmp_path):
+def test_batches_of_all_budgets_have_one_shape():
   """Shape and type are what a compiled program is chosen by."""
   packer = scripted_policy.make_packer()
   examples = scripted_policy.make_examples(3)
@@ -191,5 +190,6 @@ def test_batches_of_all_budgets_have_one_shape(tmp_path):
     jax.tree.map(lambda x: (x.shape, str(x.dtype)), batch) for batch in batches
   ]
   assert shapes[0] == shapes[1] == shapes[2]
-  tokens = [np.prod(batch.grid, axis=-1).tolist() for batch in batches]
-  assert tokens[0] != tokens[1] != tokens[2]
+  tokens = np.array([np.prod(batch.grid, axis=-1) for batch in batches])
+  assert (tokens <= [(4, 9, 20), (20, 20, 20), (4, 4, 4)]).all()
+  assert (tokens[1] > tokens[2]).all() and tokens[0, 2] == tokens[1, 2]

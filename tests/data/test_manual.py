@@ -28,7 +28,8 @@ def _own(root, *changes):
 
 
 def _open(data_dir, name="folder", split="train", **fields):
-  return loader.open_data({"name": name, "dir": data_dir, **fields}, split)
+  data = {"name": name, "dir": data_dir, "option_order": "", "option_seed": 0}
+  return loader.open_data(data | fields, split)
 
 
 def test_an_example_survives_the_round_trip(tmp_path):
@@ -205,6 +206,8 @@ def test_vstar_is_shuffled_unless_the_stored_order_is_asked_for(tmp_path):
   assert letters() == letters(option_order="shuffled", option_seed=0)
   assert letters() != letters(option_seed=1)
   assert letters(option_order="stored") == "A" * 12
+  with pytest.raises(UserError, match=r"data.option_order='fixed': choose"):
+    letters(option_order="fixed")
   example = _open(tmp_path / "data", "vstar", "test")[0]
   right = example.options["ABCD".index(example.answer)]
   assert right == "The material of the glove is rubber."
@@ -239,7 +242,8 @@ import sys
 from lfpc_jax.data import loader, manual
 assert manual.main(["--name=folder", "--dir={root}",
                     "--data_dir={tmp_path / "data"}"]) == 0
-data = dict(name="folder", dir={str(tmp_path / "data")!r})
+data = dict(name="folder", dir={str(tmp_path / "data")!r}, option_order="",
+            option_seed=0)
 assert loader.open_data(data, "train")[0].answer == "0"
 assert "tensorflow" not in sys.modules
 """

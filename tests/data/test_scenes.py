@@ -123,7 +123,7 @@ def test_an_interrupted_build_is_no_data_set(tmp_path, monkeypatch):
     patch.setattr(scenes, "_draw_example", interrupted)
     with pytest.raises(KeyboardInterrupt):
       scenes.prepare(tmp_path, _config())
-  with pytest.raises(errors.UserError, match="No data set at"):
+  with pytest.raises(errors.UserError, match="no data set at"):
     loader.open_scenes(tmp_path, _config())
   scenes.prepare(tmp_path, _config())
   assert len(loader.open_scenes(tmp_path, _config())) == SPLIT_SIZES["train"]
@@ -169,7 +169,7 @@ def test_a_missing_data_set_names_the_command_that_builds_it(
 def test_defaults_name_the_short_command(tmp_path):
   with pytest.raises(errors.UserError) as caught:
     loader.open_scenes(tmp_path, "easy")
-  assert str(caught.value).endswith("--difficulty=easy`.")
+  assert str(caught.value).endswith("--difficulty=easy`")
 
 
 def test_errors_name_what_is_known(built):

@@ -14,7 +14,7 @@ import pathlib
 from typing import Any
 
 from lfpc_jax.data.sources import fields, files, parquet, verl
-from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source
+from lfpc_jax.data.sources.rows import Fault, Row, Source, attempt
 
 _PARQUET, _JSON = "train.parquet", "train.json"
 
@@ -34,15 +34,11 @@ def read(root: pathlib.Path, split: str) -> Iterator[Row | Fault]:
     name, make = _JSON, _from_json
     rows = iter(files.read_json_list(root, name))
   for number, row in enumerate(rows, 1):
-    where = f"{name} row {number}"
-    try:
-      yield make(root, where, number, row)
-    except RowError as error:
-      yield Fault(where, str(error), error.kind)
+    yield attempt(f"{name} row {number}", make, row, root, number)
 
 
 def _from_parquet(
-  root: pathlib.Path, where: str, number: int, row: dict[str, Any]
+  where: str, row: dict[str, Any], root: pathlib.Path, number: int
 ) -> Row:
   images = fields.field(row, "images")
   cell = parquet.only(images if isinstance(images, list) else [images])
@@ -50,10 +46,10 @@ def _from_parquet(
     cell = cell.get("image") or cell.get("path")
   name = fields.text(cell, "the image")
   image = files.find_image(root, name, "images")
-  return verl.row(row, where, number, image, name)
+  return verl.row(where, row, number, image, name)
 
 
-def _from_json(root: pathlib.Path, where: str, number: int, row: Any) -> Row:
+def _from_json(where: str, row: Any, root: pathlib.Path, number: int) -> Row:
   answer = fields.answer(fields.field(row, "groundtruth"))
   asked, options = fields.choice(fields.field(row, "question"), answer)
   name = fields.text(fields.field(row, "image_name"), "image_name")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import pathlib
 
 from lfpc_jax.data.sources import parquet, verl
-from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source
+from lfpc_jax.data.sources.rows import Fault, Row, Source, attempt
 
 FILES = {
   "visual_search": "data_0.1.2_visual_toolbox_v2.parquet",
@@ -38,10 +38,7 @@ def read(root: pathlib.Path, split: str) -> Iterator[Row | Fault]:
   for number, row in enumerate(table.rows("images"), 1):
     where = f"{name} row {number}"
     image = parquet.CellImage(images, number - 1, size, ("images",))
-    try:
-      yield verl.row(row, where, number, image)
-    except RowError as error:
-      yield Fault(where, str(error), error.kind)
+    yield attempt(where, verl.row, row, number, image)
 
 
 SOURCE = Source(

@@ -18,8 +18,7 @@ import pathlib
 from typing import Any
 
 from lfpc_jax.data.sources import fields, files
-from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source
-from lfpc_jax.errors import UserError
+from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source, attempt
 
 FIELDS = ("image", "question", "answer", "options", "boxes", "category", "id")
 
@@ -34,23 +33,17 @@ def read(root: pathlib.Path, split: str) -> Iterator[Row | Fault]:
   name = f"{split}.jsonl"
   for number, line in files.read_lines(root, name):
     where = f"{name} line {number}"
-    try:
-      if isinstance(line, RowError):
-        raise line
-      yield _row(root, split, where, number, files.load_json(line))
-    except (RowError, UserError) as error:
-      yield Fault(where, str(error))
+    yield attempt(where, _row, line, root, f"{split}-{number}")
 
 
-def _row(
-  root: pathlib.Path, split: str, where: str, number: int, row: Any
-) -> Row:
+def _row(where: str, line: bytes, root: pathlib.Path, place: str) -> Row:
+  row = files.load_json(line)
   image = fields.text(fields.field(row, "image"), "the image")
   _check_spelling(row)
   found = row.get("id")
   category = row.get("category")
   return Row(
-    id=fields.text(f"{split}-{number}" if found is None else found, "id"),
+    id=fields.text(place if found is None else found, "id"),
     where=where,
     image=files.find_image(root, image),
     question=fields.text(fields.field(row, "question"), "the question"),

@@ -18,7 +18,14 @@ import pathlib
 from typing import Any
 
 from lfpc_jax.data.sources import fields, parquet, tsv
-from lfpc_jax.data.sources.rows import Fault, ImageFile, Row, RowError, Source
+from lfpc_jax.data.sources.rows import (
+  Fault,
+  ImageFile,
+  Row,
+  RowError,
+  Source,
+  attempt,
+)
 
 CATEGORIES = ("single", "cross")
 LETTERS = ("A", "B", "C", "D")
@@ -45,12 +52,7 @@ def read(size: str, root: pathlib.Path, split: str) -> Iterator[Row | Fault]:
   groups: dict[tuple[str, str, str], list[str]] = {}
   for number, found in enumerate(rows(root, name), 1):
     where = f"{name} row {number}"
-    try:
-      if isinstance(found, RowError):
-        raise found
-      yield _row(size, where, number, *found, groups)
-    except RowError as error:
-      yield Fault(where, str(error), error.kind)
+    yield attempt(where, _row, found, size, number, groups)
 
 
 def _from_tsv(root: pathlib.Path, name: str):
@@ -76,14 +78,13 @@ def _from_parquet(root: pathlib.Path, name: str):
 
 
 def _row(
-  size: str,
   where: str,
+  found: tuple[Mapping[str, Any], ImageFile, str],
+  size: str,
   number: int,
-  row: Mapping[str, Any],
-  image: ImageFile,
-  digest: str,
   groups: dict[tuple[str, str, str], list[str]],
 ) -> Row:
+  row, image, digest = found
   options = fields.options([fields.field(row, x) for x in LETTERS])
   answer = fields.text(fields.field(row, "answer"), "the answer")
   if answer not in LETTERS:
@@ -95,8 +96,8 @@ def _row(
   index = row.get("index")
   index = number - 1 if index is None else fields.text(index, "the index")
   members = groups.setdefault((asked, category, digest), [])
-  found = row.get("cycle_category")
-  cycle = fields.text(len(members) if found is None else found, "the rotation")
+  cycle = row.get("cycle_category")
+  cycle = fields.text(len(members) if cycle is None else cycle, "the rotation")
   if cycle in members:
     raise RowError(f"the rotation {cycle!r} of this question came before")
   members.append(cycle)

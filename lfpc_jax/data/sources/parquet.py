@@ -52,9 +52,6 @@ class Table:
       ) from error
     self.root = root
 
-  def __len__(self) -> int:
-    return self._file.metadata.num_rows
-
   def rows(self, *without: str) -> Iterator[dict[str, Any]]:
     """The rows, less the named columns.
 

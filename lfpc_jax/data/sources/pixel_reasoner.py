@@ -14,7 +14,14 @@ import pathlib
 from typing import Any
 
 from lfpc_jax.data.sources import fields, files, parquet
-from lfpc_jax.data.sources.rows import LEFT_OUT, Fault, Row, RowError, Source
+from lfpc_jax.data.sources.rows import (
+  LEFT_OUT,
+  Fault,
+  Row,
+  RowError,
+  Source,
+  attempt,
+)
 
 _FILE = "release.parquet"
 _VIDEO = (".mp4", ".avi", ".mkv", ".mov", ".webm")
@@ -28,15 +35,11 @@ def splits(root: pathlib.Path) -> tuple[str, ...]:
 def read(root: pathlib.Path, split: str) -> Iterator[Row | Fault]:
   """See `rows.Source`."""
   for number, row in enumerate(parquet.Table(root, _FILE).rows(), 1):
-    where = f"{_FILE} row {number}"
-    try:
-      yield _row(root, where, number, row)
-    except RowError as error:
-      yield Fault(where, str(error), error.kind)
+    yield attempt(f"{_FILE} row {number}", _row, row, root, number)
 
 
 def _row(
-  root: pathlib.Path, where: str, number: int, row: dict[str, Any]
+  where: str, row: dict[str, Any], root: pathlib.Path, number: int
 ) -> Row:
   images = fields.field(row, "image")
   images = [images] if isinstance(images, str) else images

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -31,6 +31,10 @@ class RowError(Exception):
   def __init__(self, reason: str, kind: str = BROKEN):
     super().__init__(" ".join(reason.split()))
     self.kind = kind
+
+  def at(self, where: str) -> Fault:
+    """The fault of the row there."""
+    return Fault(where, str(self), self.kind)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +131,27 @@ class Row:
     except UserError as error:
       raise RowError(str(error)) from error
     return data, picture, _fit(self.boxes, picture.upright_size)
+
+
+def attempt(
+  where: str, make: Callable[..., Row], found: Any, *rest: Any
+) -> Row | Fault:
+  """The row `make(where, found, *rest)`, or why there is none.
+
+  Args:
+    where: file and row.
+    make: raises a RowError, or a UserError about a file of this row alone.
+    found: what the row is made of, or the error that was found in its stead.
+    *rest: what else `make` takes.
+  """
+  try:
+    if isinstance(found, RowError):
+      raise found
+    return make(where, found, *rest)
+  except RowError as error:
+    return error.at(where)
+  except UserError as error:
+    return RowError(str(error)).at(where)
 
 
 def _inside(inner: Sequence[float], outer: Sequence[float]) -> bool:

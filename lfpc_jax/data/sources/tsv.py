@@ -21,6 +21,7 @@ from lfpc_jax.errors import UserError
 
 _MAX_ROW_BYTES = 1 << 28
 _MARK = b"<image>"
+_IMAGE = "image"  # its column
 _MAX_LINES = 32  # of one row: its quoted text may hold line breaks
 
 
@@ -57,9 +58,7 @@ class TsvRow:
   digest: str
 
 
-def read(
-  root: pathlib.Path, name: str, image_column: str = "image"
-) -> Iterator[TsvRow | RowError]:
+def read(root: pathlib.Path, name: str) -> Iterator[TsvRow | RowError]:
   """The rows of a file, or what is wrong with them.
 
   Raises:
@@ -70,7 +69,7 @@ def read(
   try:
     path = files.inside(root, name)
     with path.open("rb") as file:
-      header = _header(path, file, image_column)
+      header = _header(path, file)
       while True:
         start = file.tell()
         first = file.readline(_MAX_ROW_BYTES)
@@ -79,19 +78,19 @@ def read(
         if not first.strip():
           continue
         try:
-          yield _row(path, file, start, first, header, image_column)
+          yield _row(path, file, start, first, header)
         except RowError as error:
           yield error
   except (RowError, OSError) as error:
     raise UserError(f"cannot read {root / name}: {error}") from error
 
 
-def _header(path: pathlib.Path, file: BinaryIO, image_column: str) -> list[str]:
+def _header(path: pathlib.Path, file: BinaryIO) -> list[str]:
   names = _parse(file.readline(1 << 20).removeprefix(b"\xef\xbb\xbf"))
-  if image_column not in names or len(set(names)) < len(names):
+  if _IMAGE not in names or len(set(names)) < len(names):
     raise UserError(
       f"{path} has the columns {names[:20]!r:.200}, and not one"
-      f" {image_column!r} among different names: fetch it again"
+      f" {_IMAGE!r} among different names: fetch it again"
     )
   return names
 
@@ -102,7 +101,6 @@ def _row(
   start: int,
   first: bytes,
   header: list[str],
-  image_column: str,
 ) -> TsvRow:
   """Reads a row that begins with a line, and the lines that belong to it."""
   after_first = file.tell()
@@ -113,7 +111,7 @@ def _row(
     line = file.readline(_MAX_ROW_BYTES)
     data += line
   try:
-    fields, text = _cells(data, header, image_column)
+    fields, text = _cells(data, header)
   except RowError:
     # A stray quote must not swallow the rows behind it.
     file.seek(after_first)
@@ -125,9 +123,7 @@ def _row(
   return TsvRow(fields, image, hashlib.sha256(text).hexdigest()[:16])
 
 
-def _cells(
-  data: bytes, header: list[str], image_column: str
-) -> tuple[dict[str, str], bytes]:
+def _cells(data: bytes, header: list[str]) -> tuple[dict[str, str], bytes]:
   """The cells of a row by column, and apart from them the image's text.
 
   The image is nearly the whole row and needs no parser: it is taken out where
@@ -141,7 +137,7 @@ def _cells(
     if len(cells) != len(header):
       raise RowError(f"{len(cells)} columns instead of {len(header)}")
     fields = dict(zip(header, cells))
-    cell = fields.pop(image_column).encode()
+    cell = fields.pop(_IMAGE).encode()
     if not text:
       return fields, cell
     if cell == _MARK:

@@ -14,8 +14,8 @@ from lfpc_jax.data.sources.rows import ImageFile, Row, RowError
 
 
 def row(
-  found: Mapping[str, Any],
   where: str,
+  found: Mapping[str, Any],
   number: int,
   image: ImageFile,
   image_id: str = "",

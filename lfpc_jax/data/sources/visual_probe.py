@@ -15,7 +15,7 @@ import pathlib
 from typing import Any
 
 from lfpc_jax.data.sources import fields, files, parquet
-from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source
+from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source, attempt
 
 FILES = {
   "train": "VisualProbe_train/train.json",
@@ -35,15 +35,11 @@ def read(root: pathlib.Path, split: str) -> Iterator[Row | Fault]:
   """See `rows.Source`."""
   name = FILES[split]
   for number, row in enumerate(files.read_json_list(root, name), 1):
-    where = f"{name} row {number}"
-    try:
-      yield _row(root, split, where, number, row)
-    except RowError as error:
-      yield Fault(where, str(error), error.kind)
+    yield attempt(f"{name} row {number}", _row, row, root, split, number)
 
 
 def _row(
-  root: pathlib.Path, split: str, where: str, number: int, row: Any
+  where: str, row: Any, root: pathlib.Path, split: str, number: int
 ) -> Row:
   images = fields.field(row, "images")
   images = [images] if isinstance(images, str) else images

@@ -17,8 +17,7 @@ import pathlib
 from typing import Any
 
 from lfpc_jax.data.sources import fields, files
-from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source
-from lfpc_jax.errors import UserError
+from lfpc_jax.data.sources.rows import Fault, Row, RowError, Source, attempt
 
 CATEGORIES = ("direct_attributes", "relative_position")
 _LINES = "test_questions.jsonl"
@@ -51,14 +50,11 @@ def _read_files(root: pathlib.Path) -> Iterator[Row | Fault]:
     )
     for stem in stems:
       where = f"{category}/{stem}.json"
-      try:
-        yield _from_file(root, category, stem, names)
-      except (RowError, UserError) as error:
-        yield Fault(where, str(error))
+      yield attempt(where, _from_file, stem, root, category, names)
 
 
 def _from_file(
-  root: pathlib.Path, category: str, stem: str, names: list[str]
+  where: str, stem: str, root: pathlib.Path, category: str, names: list[str]
 ) -> Row:
   if f"{stem}.json" not in names:
     raise RowError("this JSON is missing; its image is there")
@@ -72,13 +68,13 @@ def _from_file(
   )
   if image is None:
     raise RowError("its image is missing")
-  row = files.read_json(root, f"{category}/{stem}.json")
+  row = files.read_json(root, where)
   options = fields.options(fields.field(row, "options"))
   if not options:
     raise RowError("there are no options")
   return Row(
     id=f"{category}/{stem}",
-    where=f"{category}/{stem}.json",
+    where=where,
     image=files.find_image(root, f"{category}/{image}"),
     question=fields.question(fields.field(row, "question")),
     answer="A",
@@ -100,16 +96,11 @@ def _target(row: Any) -> tuple[tuple[float, float, float, float], ...]:
 
 def _read_lines(root: pathlib.Path) -> Iterator[Row | Fault]:
   for number, line in files.read_lines(root, _LINES):
-    where = f"{_LINES} line {number}"
-    try:
-      if isinstance(line, RowError):
-        raise line
-      yield _from_line(root, where, files.load_json(line))
-    except (RowError, UserError) as error:
-      yield Fault(where, str(error))
+    yield attempt(f"{_LINES} line {number}", _from_line, line, root)
 
 
-def _from_line(root: pathlib.Path, where: str, row: Any) -> Row:
+def _from_line(where: str, line: bytes, root: pathlib.Path) -> Row:
+  row = files.load_json(line)
   label = fields.text(fields.field(row, "label"), "the label")
   asked, options = fields.split_options(
     fields.question(fields.field(row, "text"))
