@@ -8,16 +8,14 @@ seeds; the pretrained policy has no seed, its interval is over questions.
 Writes table.md, accuracy.svg and curves.svg.
 """
 
-from collections.abc import Sequence
-import dataclasses
 import pathlib
 
 from absl import app, flags
 import matplotlib.figure
 
 from lfpc_jax import config as config_lib
-from lfpc_jax import files, statistics
-from lfpc_jax.evaluation import command
+from lfpc_jax import files
+from lfpc_jax.evaluation import command, summary
 from lfpc_jax.metrics import read_metrics
 from lfpc_jax.report import plots
 from lfpc_jax.report.results import PolicyResult, paper_table
@@ -46,17 +44,6 @@ def seeds_of(workdir: pathlib.Path) -> list[pathlib.Path]:
   return sorted(found, key=lambda path: int(path.name))
 
 
-def over_seeds(name: str, found: Sequence[PolicyResult]) -> PolicyResult:
-  """Mean and interval of each quantity over seeds."""
-  fields = {}
-  for field in dataclasses.fields(PolicyResult):
-    values = [getattr(result, field.name) for result in found]
-    if field.name not in ("policy", "budget") and None not in values:
-      means = [value.mean for value in values]
-      fields[field.name] = statistics.mean_over_seeds(means)
-  return PolicyResult(name, found[0].budget, **fields)
-
-
 def results_of(
   workdir: pathlib.Path, setting: str
 ) -> tuple[list[PolicyResult], dict[str, list[float]], int]:
@@ -71,8 +58,7 @@ def results_of(
     found = [command.load_results(place)[1][0] for place in places]
     questions = found[0].accuracy.count
     each[name] = [result.accuracy.mean for result in found]
-    one = dataclasses.replace(found[0], policy=name)
-    rows.append(one if folder == "pretrained" else over_seeds(name, found))
+    rows.append(summary.over_seeds(name, found))
   return rows, each, questions
 
 
@@ -104,7 +90,10 @@ def main(argv: list[str]) -> None:
     if rows:
       seeds = max(map(len, each.values()))
       title = f"{title}; {questions:,} questions, {seeds} seeds"
-      caption = "In percent, with 95 % confidence intervals over seeds."
+      caption = (
+        "In percent; 95 % confidence intervals over the seeds, of the "
+        "pretrained policy over questions."
+      )
       parts.append(paper_table(rows, title, caption).to_markdown())
       shown[title] = each
   files.atomic_write(output / "table.md", "\n\n".join(parts).encode())
