@@ -31,6 +31,11 @@ def compare() -> None:
   _run("compare")
 
 
+def compile_check() -> None:
+  """Compiles for a TPU slice that is not there."""
+  _run("compile_check")
+
+
 def demo() -> None:
   """Runs the whole way at small scale."""
   _run("demo")

@@ -1,0 +1,195 @@
+"""The programs of a run with the shapes and shardings of their arguments.
+
+They are those that training and evaluation compile: nothing here computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lfpc_jax import parallel
+from lfpc_jax.agent import Agent
+from lfpc_jax.ahead import cost
+from lfpc_jax.models import lora
+from lfpc_jax.rl import placement
+from lfpc_jax.rl.update import Learner, Lesson
+from lfpc_jax.rollout import episode
+from lfpc_jax.rollout.types import Batch, Trajectory
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """One compiled program of a step.
+
+  Attributes:
+    name: for a reader.
+    function: what `jax.jit` has made.
+    arguments: ShapeDtypeStructs with shardings.
+    work: by formula.
+  """
+
+  name: str
+  function: Callable[..., Any]
+  arguments: tuple[Any, ...]
+  work: cost.Work
+
+
+def batch_shapes(agent: Agent, prompts: int, visual: bool = False) -> Batch:
+  """A packed batch as ShapeDtypeStructs, over the active mesh.
+
+  Args:
+    agent: its packer gives the sizes.
+    prompts: P.
+    visual: whether the views are encoded already.
+  """
+  packer, width = agent.packer, agent.policy.text.width
+  slots = packer.view_capacity + packer.text_capacity
+  boxes = packer.target_capacity
+
+  def of(*shape, dtype=jnp.int32):
+    shape = (prompts, *shape)
+    axes = ("prompt",) + (None,) * (len(shape) - 1)
+    place = parallel.named_sharding(axes, shape)
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
+
+  return Batch(
+    tokens=of(slots),
+    positions=of(slots, 3),
+    visual_index=of(slots),
+    length=of(),
+    next_position=of(),
+    originals=of(*packer.image_capacity, 3, dtype=jnp.uint8),
+    size=of(2),
+    grid=of(2),
+    targets=of(boxes, 4),
+    target_valid=of(boxes, dtype=jnp.bool_),
+    visual=of(packer.view_capacity, width, dtype=jnp.dtype(agent.policy.dtype))
+    if visual
+    else None,
+  )
+
+
+def training(agent: Agent, learner: Learner, prompts: int) -> list[Program]:
+  """The encoder, the rollout and the update of a step of P prompts."""
+  policy, capacity = agent.policy, learner.capacity
+  state = placement.abstract_state(learner, agent.precision)
+  frozen = "vision" in lora.frozen_parts(state.params, learner.frozen)
+  batch = batch_shapes(agent, prompts, visual=frozen)
+  sizes = _sizes(agent, prompts, learner.config.micro_batches)
+  rollout = episode.Rollout(policy, agent.episodes, capacity)
+  arguments = (state.params, batch, _whole(agent.texts), _key())
+  trajectory = _trajectory_shapes(rollout, arguments)
+  lesson = Lesson(
+    batch,
+    trajectory,
+    _like(trajectory.length, jnp.float32),
+    _like(trajectory.length, jnp.bool_),
+  )
+  reference = state.params if learner.config.kl else None
+  places = jax.tree.map(lambda x: x.sharding, state)
+  update = jax.jit(
+    learner.update, donate_argnums=0, out_shardings=(places, None)
+  )
+  found = [
+    Program(
+      "rollout",
+      jax.jit(rollout),
+      arguments,
+      cost.rollout(policy, agent.episodes, sizes, encodes=not frozen),
+    ),
+    Program(
+      "update",
+      update,
+      (state, lesson, reference),
+      cost.update(policy, agent.episodes, sizes, frozen),
+    ),
+  ]
+  if frozen:
+    encode = functools.partial(episode.encode_views, policy, capacity=capacity)
+    plain = dataclasses.replace(batch, visual=None)
+    found.insert(
+      0,
+      Program(
+        "encode",
+        jax.jit(encode),
+        (state.params, plain),
+        cost.encode(policy, sizes),
+      ),
+    )
+  return found
+
+
+def evaluation(agent: Agent, prompts: int) -> list[Program]:
+  """Prefill and rollout of an evaluation of one batch of questions."""
+  policy, capacity = agent.policy, agent.packer.view_capacity
+  params = placement.abstract_params(policy, agent.precision)
+  batch, sizes = batch_shapes(agent, prompts), _sizes(agent, prompts)
+  prefill = functools.partial(episode.encode_prompt, policy, capacity=capacity)
+  rollout = episode.Rollout(policy, agent.episodes, capacity)
+  probe = _whole(jax.ShapeDtypeStruct((), jnp.int32))
+  return [
+    Program(
+      f"evaluation at {capacity:,} tokens",
+      jax.jit(rollout),
+      (params, batch, _whole(agent.texts), _key(), probe),
+      cost.rollout(policy, agent.episodes, sizes, encodes=True),
+    ),
+    Program(
+      f"prefill of evaluation at {capacity:,} tokens",
+      jax.jit(prefill),
+      (params, batch),
+      cost.prefill(policy, sizes),
+    ),
+  ]
+
+
+def _sizes(agent: Agent, prompts: int, slices: int = 1) -> cost.Sizes:
+  mesh, packer = parallel.current_mesh(), agent.packer
+  # A matrix of the decoder tells how many devices share one copy of them all.
+  parts = parallel.parts("embed", rollout=True)
+  parts *= parallel.parts("mlp", rollout=True)
+  return cost.Sizes(
+    prompts,
+    packer.view_capacity + packer.text_capacity,
+    packer.view_capacity,
+    mesh.size // parts,
+    slices,
+  )
+
+
+def _trajectory_shapes(rollout, arguments) -> Trajectory:
+  shapes = jax.eval_shape(rollout, *arguments)
+
+  def place(x):
+    axes = ("prompt", "rollout") + (None,) * (x.ndim - 2)
+    return jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=parallel.named_sharding(axes[: x.ndim], x.shape),
+    )
+
+  return jax.tree.map(place, shapes)
+
+
+def _like(x: Any, dtype: Any) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
+
+
+def _whole(tree: Any) -> Any:
+  """Shapes of arrays that every device has whole."""
+
+  def place(x):
+    whole = parallel.named_sharding((None,) * x.ndim)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
+
+  return jax.tree.map(place, tree)
+
+
+def _key() -> jax.ShapeDtypeStruct:
+  return _whole(jax.eval_shape(lambda: jax.random.key(0)))

@@ -1,0 +1,54 @@
+r"""Compiles a config's programs for a TPU slice that is not there.
+
+  python -m lfpc_jax.compile_check --config=configs/tiny.py:smoke \
+    --config.rl.micro_batches=1 --topology=v5e:2x2
+
+With the real compiler, which comes with `pip install 'jax[tpu]'` on Linux.
+Prints for each program whether it fits a device's memory, what needs how
+much, the operations by formula, the least time that compute, memory and
+network allow, and the collectives. Exit status 2: something does not fit.
+
+--size=7b takes a published policy's sizes instead of those of
+config.policy.path, so that nothing has to be downloaded.
+"""
+
+import os
+import sys
+
+from absl import flags
+
+from lfpc_jax import config as config_lib
+
+_TOPOLOGY = flags.DEFINE_string(
+  "topology", "v5e:4x4", "Generation and chips along each axis."
+)
+_SLICES = flags.DEFINE_integer("slices", 1, "How many such slices.")
+_SIZE = flags.DEFINE_string("size", "", "A published size: 3b, 7b, 32b, 72b.")
+_ONLY = flags.DEFINE_string("only", "", "How the program's name begins.")
+_DUMP = flags.DEFINE_string("dump", None, "Folder for the programs' text.")
+
+
+def run(config, workdir: str | None) -> None:
+  """Compiles, prints."""
+  del workdir
+  from lfpc_jax.ahead import command
+
+  fits = command.run(
+    config,
+    _TOPOLOGY.value,
+    _SLICES.value,
+    _SIZE.value,
+    _DUMP.value,
+    _ONLY.value,
+  )
+  if not fits:
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+  # The TPU compiler is no backend: what must compute here does so on the CPU.
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  import jax
+
+  jax.config.update("jax_platforms", "cpu")
+  sys.exit(config_lib.main(run, workdir_needed=False, stored_as=None))
