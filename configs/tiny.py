@@ -134,6 +134,7 @@ def _base() -> ml_collections.ConfigDict:
     report_every=10,  # steps from one report.html to the next; 0: none
     report_prompts=4,  # questions of the step in it, with all their rollouts
     tensorboard=True,  # event files in the workdir: milliseconds a step
+    max_skipped=3,  # steps without a finite gradient, in a row, end the run
     wandb="",  # a project of Weights & Biases; '': do not send anything
   )
   config.alarms = dict(  # rl/alarms.py says what each means
@@ -159,6 +160,14 @@ def _base() -> ml_collections.ConfigDict:
     seed=0,
     temperature=0.0,
     records=24,  # rollouts kept for the report
+  )
+  # Of answers that no rule decides, in a benchmark's score alone.
+  config.eval.judge = dict(
+    url="",  # of an OpenAI-compatible API, 'http://host:8000/v1'; '': no judge
+    model="",  # its name there
+    key_variable="LFPC_JUDGE_KEY",  # environment variable with the key
+    max_tokens=512,  # of a reply
+    temperature=0.0,
   )
   return config
 

@@ -10,11 +10,13 @@ again, it goes on; what is finished is not done again.
 
 import itertools
 import pathlib
+import sys
 
 from absl import app, flags
 import rich.console
 
 from lfpc_jax import config as config_lib
+from lfpc_jax.errors import UserError
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "Where results go.")
 _QUICK = flags.DEFINE_bool(
@@ -39,6 +41,7 @@ _QUICK_CHANGES = (
   "eval.items=8",
   "eval.batch=4",
   "eval.records=2",
+  "checkpoint.every=1",
 )
 
 
@@ -60,7 +63,13 @@ def train_all(workdir: pathlib.Path, quick: bool, say) -> None:
     start = f"policy.checkpoint={workdir / 'stage1'}"
     changes = (start,) if variant == "stage2" else ()
     config = load(variant, workdir, quick, *changes)
-    if Trainer(config, workdir / variant).run() is None:
+    try:
+      state = Trainer(config, workdir / variant).run()
+    except UserError as error:
+      raise UserError(
+        f"{error} (or begin the demonstration again: remove {workdir})"
+      ) from error
+    if state is None:
       raise SystemExit(130)
 
 
@@ -164,5 +173,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-  with config_lib.plain_errors():
+  flags.DEFINE_bool("traceback", False, "Show where an error came from.")
+  with config_lib.plain_errors("--traceback" in sys.argv):
     app.run(main)

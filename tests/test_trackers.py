@@ -4,6 +4,7 @@ import dataclasses
 import io
 import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -100,6 +101,7 @@ def test_a_resume_voids_what_it_computes_again(tmp_path):
     for step in range(start, 4):
       tracker.scalars(step, {"reward": value})
     tracker.close()
+    time.sleep(1.1)  # files are read in the order of the seconds in their names
   found = _read(tmp_path / "tensorboard").Scalars("train/reward")
   assert [(e.step, e.value) for e in found] == [
     (0, 1.0), (1, 1.0), (2, 5.0), (3, 5.0)

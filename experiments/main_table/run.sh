@@ -24,7 +24,8 @@ evaluate() {  # POLICY'S RUN OR '' FOLDER DIFFICULTY BUDGET PROBES
   $python -m lfpc_jax.evaluate --config=configs/tiny.py:stage1 \
     --checkpoint="$1" --workdir="$2" --config.data.dir="$data" \
     --config.data.difficulty="$3" --config.eval.items=1024 \
-    "--config.eval.budgets=($4,)" "--config.eval.probes=($5)"
+    "--config.eval.budgets=($4,)" "--config.eval.probes=($5)" \
+    --config.name="$(basename "${1:-pretrained}")"
 }
 
 for difficulty in easy hard; do

@@ -66,8 +66,9 @@ class Packer:
     if grid[0] * grid[1] > self.view_capacity:
       raise UserError(
         f"example {example.id}: its view of {grid[0]} x {grid[1]} visual "
-        f"tokens exceeds the capacity of {self.view_capacity}: raise "
-        "gap.full_tokens or lower gap.tokens"
+        f"tokens exceeds the capacity of {self.view_capacity}: a thin picture "
+        "has a token for each cell; raise gap.tokens (where gap.mode is "
+        "'fixed', else gap.full_tokens), or leave the picture out"
       )
     text = prompts.prompt_text(
       example.question, example.options, self.style, self.direct

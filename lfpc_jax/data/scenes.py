@@ -19,11 +19,17 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
 import pathlib
 import shlex
+import shutil
+import signal
+import sys
+import threading
+import time
 from typing import Any
 import zlib
 
@@ -37,6 +43,7 @@ from lfpc_jax.data import questions, scene_render
 SPLIT_SIZES = {"train": 2048, "validation": 512, "test": 1024}
 
 _SHARD_EXAMPLES = 256
+_ABANDONED_SECONDS = 3600.0  # a build takes minutes
 _JPEG_QUALITY = 95
 
 
@@ -167,6 +174,61 @@ class Scenes(tfds.core.ShardBasedBuilder, skip_registration=True):
     yield from zip(indices, self.mapper(draw, indices), strict=True)
 
 
+def _follow(parent: int) -> None:
+  """Ends a worker when its parent is gone; a kill tells it nothing."""
+
+  def watch() -> None:
+    while os.getppid() == parent:
+      time.sleep(1.0)
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+  """Processes started here leave Ctrl-C to their parent."""
+  if threading.current_thread() is not threading.main_thread():
+    yield  # signals are the main thread's
+    return
+  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGINT, before)
+
+
+def _progress(difficulty: str | ScenesConfig, number: int):
+  # Imported here: workers import this module and need no JAX.
+  import rich.console
+
+  from lfpc_jax import metrics
+
+  name = difficulty if isinstance(difficulty, str) else difficulty.name
+  # While it works, what TFDS prints is caught.
+  console = rich.console.Console(file=sys.stdout)
+  return metrics.Progress(f"{name} scenes", number, console=console)
+
+
+def _counting(mapper, progress):
+  """A mapper that reports each example."""
+  done = itertools.count(1)
+
+  def mapped(draw, indices):
+    for row in mapper(draw, indices):
+      progress.update(next(done), "drawing")
+      yield row
+
+  return mapped
+
+
+def _remove_abandoned(folder: pathlib.Path) -> None:
+  """Removes builds that were killed; one that may still go on is younger."""
+  for path in folder.glob("incomplete.*"):
+    if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+      shutil.rmtree(path, ignore_errors=True)
+
+
 def _draw_example(
   spec: scene_render.SceneSpec, seed: int, split: str, index: int
 ) -> dict[str, Any]:
@@ -225,10 +287,18 @@ def prepare(
   with contextlib.ExitStack() as stack:
     if workers > 1:
       pool = concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn")
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=_follow,
+        initargs=(os.getpid(),),
       )
-      stack.enter_context(pool)
+      stack.callback(pool.shutdown, cancel_futures=True)
+      with _no_interrupts():
+        pool.submit(os.getpid)  # starts the processes
       builder.mapper = functools.partial(pool.map, chunksize=8)
+    progress = stack.enter_context(_progress(difficulty, number))
+    builder.mapper = _counting(builder.mapper, progress)
+    _remove_abandoned(path.parent)
     # It prints that it downloads, which it does not.
     stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     try:

@@ -17,7 +17,7 @@ from lfpc_jax import agent as agent_lib
 from lfpc_jax import checkpoints, files, metrics, parallel
 from lfpc_jax import config as config_lib
 from lfpc_jax.data import gap as gap_lib
-from lfpc_jax.data import loader
+from lfpc_jax.data import gap_file, loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
@@ -26,6 +26,7 @@ from lfpc_jax.models.parameters import Params, params_digest
 from lfpc_jax.rl import placement, precision, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
+from lfpc_jax.rl.skipped import SkippedSteps
 from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
 from lfpc_jax.rl.watching import Seen, Watch
 from lfpc_jax.rollout import episode
@@ -191,11 +192,19 @@ class Trainer:
       extra = {
         "config": json.loads(config_lib.config_json(config)),
         "beginning": _digest(state.params),
+        "data": gap_file.data_identity(config.data, len(self.source)),
       }
       if saved.latest_step is not None:
         # The config first: another one may make a state of other shapes.
         self._check_same(checkpoints.read_extra(directory), extra)
-        state, _ = saved.restore(checkpoints.abstract(state))
+        if saved.latest_step > steps:
+          raise UserError(
+            f"{self.workdir} holds a run of {saved.latest_step} steps, more "
+            f"than train.steps={steps}: raise it, or give another --workdir"
+          )
+        target = checkpoints.abstract(state)
+        del state  # or memory must hold two
+        state, _ = saved.restore(target)
       if jax.process_index() == 0:
         config_lib.write_config(config, self.workdir)
       start = int(state.step)
@@ -232,6 +241,11 @@ class Trainer:
         f"{self.config.policy.checkpoint!r} give now: give another --workdir, "
         "or remove that run"
       )
+    if there.get("data", now["data"]) != now["data"]:
+      raise UserError(
+        f"{self.workdir} holds a run on other data ({there['data']}, now "
+        f"{now['data']}): give another --workdir"
+      )
 
   def _loop(self, state, start, steps, saved, extra, reference):
     config = self.config
@@ -260,6 +274,8 @@ class Trainer:
       resumes = start and jax.process_index() == 0
       known = metrics.read_metrics(self.workdir) if resumes else ()
       alarms = Alarms(self.thresholds, known)
+      skipped = SkippedSteps(self.workdir, config.train.max_skipped)
+      held: dict[int, Seen] = {}  # until a step's row is known
 
       def log(row):
         if row is not None:
@@ -268,11 +284,14 @@ class Trainer:
           watch.scalars(row[0], row[1] | flags)
           if warning:
             progress.log(warning)
+          if line := skipped.check(*row, held.pop(row[0], None)):
+            progress.log(line)
           shown = {k: row[1][k] for k in ("reward", "accuracy", "tool_rate")}
           progress.update(row[0] + 1, "rollout and update", **shown)
 
       for step, prepared in batches:
         state, scalars = self.train_step(state, prepared, reference)
+        held[step] = self.seen
         log(delayed.push(step, scalars))
         stopping = stop.requested()
         last = step + 1 == steps
@@ -282,7 +301,7 @@ class Trainer:
         saved.save(step + 1, state, extra, force=stopping or last)
         if line := watch.rollouts(step, self.seen):
           progress.log(line)
-        self.seen = None  # so that its arrays do not outlive the update
+        self.seen = None
         if stopping:
           saved.wait()
           progress.log(

@@ -187,6 +187,11 @@ def _kl(logp, reference) -> jax.Array:
   return jnp.exp(d) - d - 1
 
 
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+  """One of two trees of arrays."""
+  return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
 def _slices(tree: Any, number: int) -> Any:
   """Splits the leading axis into [number, P / number] slices."""
 
@@ -341,17 +346,23 @@ class Learner:
     Returns:
       The state after the step, and metrics f32[] of the first update:
       `sampler_gap` is the largest difference between the sampler's and the
-      learner's log-probability of a token.
+      learner's log-probability of a token. `skipped` counts the updates that
+      were not applied because their gradient is not finite.
     """
     trained, frozen = self._split(state.params)
     opt_state = state.opt_state
-    first = {}
+    first, skipped = {}, jnp.float32(0)
     for number in range(self.config.updates_per_step):
       grads, metrics = self._gradients(trained, frozen, lesson, reference)
-      change, opt_state = self.optimiser.update(grads, opt_state, trained)
-      trained = optax.apply_updates(trained, change)
+      norm = optax.tree.norm(grads)
+      change, moments = self.optimiser.update(grads, opt_state, trained)
+      changed = optax.apply_updates(trained, change), moments
+      trained, opt_state = _where(
+        jnp.isfinite(norm), changed, (trained, opt_state)
+      )
+      skipped += ~jnp.isfinite(norm)
       if number == 0:
-        first = metrics | {"gradient_norm": optax.tree.norm(grads)}
+        first = metrics | {"gradient_norm": norm}
     params = trained | frozen
     state = TrainState(state.step + 1, params, opt_state, state.key)
-    return state, first
+    return state, first | {"skipped": skipped}

@@ -119,6 +119,36 @@ def test_training_changes_the_decoder_and_not_the_frozen_tower(trainer, first):
   assert int(first[0].step) == 2
 
 
+def test_a_gradient_that_is_not_finite_changes_nothing(
+  small, trainer, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(trainer, "config", small("train.steps=9"))
+  sound = trainer.initial_state()
+  norm = {"scale": sound.params["norm"]["scale"].at[0].set(jnp.nan)}
+  params = sound.params | {"norm": norm}
+  state = dataclasses.replace(sound, params=params)
+  before = jax.tree.map(lambda x: x.copy(), state)  # the update donates
+  monkeypatch.setattr(trainer, "initial_state", lambda: state)
+  seen = []
+  says = r"step 2: .*number 3 in a row: .*--workdir"
+  with pytest.raises(UserError, match=says):
+    _run(trainer, tmp_path, seen.append)
+  assert seen == [0, 1, 2]
+  assert "step 0: the gradient is not finite" in capsys.readouterr().out
+  rows = read_metrics(tmp_path)
+  assert [row["skipped"] for row in rows] == [1.0] * 3
+  files = sorted((tmp_path / "skipped").iterdir())
+  assert [f.name for f in files] == [f"step_{k:06d}.npz" for k in range(3)]
+  with np.load(files[0]) as kept:
+    assert kept["batch_originals"].dtype == np.uint8
+    assert len(kept["ids"]) == len(kept["trajectory_tokens"]) == 4
+  # The trainer's own step: nothing but its number has moved.
+  prepared = trainer.prepare(0, [trainer.source[i] for i in range(4)])
+  state = jax.tree.map(lambda x: x.copy(), before)
+  after, _ = trainer.train_step(state, prepared)
+  _assert_same(after, dataclasses.replace(before, step=before.step + 1))
+
+
 def test_views_are_encoded_ahead_for_a_frozen_tower_alone(small, trainer):
   params = trainer.initial_state().params
   prepared = trainer.prepare(0, [trainer.source[i] for i in range(4)])
@@ -171,10 +201,13 @@ def test_a_run_goes_on_with_its_own_config_only(small, tmp_path):
   started.run()
   extra = {"config": json.loads(config_lib.config_json(started.config))}
   with checkpoints.Checkpointer(tmp_path / checkpoints.SUBFOLDER) as saved:
-    saved.save(1, started.initial_state(), extra)
+    state = started.initial_state()
+    saved.save(1, dataclasses.replace(state, step=state.step + 1), extra)
   # Another number of steps is no other run.
-  shorter = trainer_lib.Trainer(small("train.steps=0"), tmp_path)
-  assert int(shorter.run().step) == 0
+  longer = trainer_lib.Trainer(small("train.steps=1"), tmp_path)
+  assert int(longer.run().step) == 1
+  with pytest.raises(UserError, match="a run of 1 steps, more than train"):
+    started.run()
   other = trainer_lib.Trainer(small("optimizer.learning_rate=0.5"), tmp_path)
   with pytest.raises(
     UserError, match=r"optimizer.learning_rate: 0.0003 -> 0.5.*--workdir"
@@ -182,7 +215,7 @@ def test_a_run_goes_on_with_its_own_config_only(small, tmp_path):
     other.run()
   # What was refused is not said to be the run's config.
   kept = config_lib.read_config(tmp_path)
-  assert config_lib.diff(started.config, kept) == []
+  assert config_lib.diff(longer.config, kept) == []
 
 
 def test_a_run_goes_on_from_its_own_beginning_only(
@@ -194,7 +227,7 @@ def test_a_run_goes_on_from_its_own_beginning_only(
     "train_step",
     lambda state, *_: (
       dataclasses.replace(state, step=state.step + 1),
-      dict(reward=0.0, accuracy=0.0, tool_rate=0.0),
+      dict(reward=0.0, accuracy=0.0, tool_rate=0.0, skipped=0.0),
     ),
   )
   assert int(trainer.run().step) == int(trainer.run().step) == 1
