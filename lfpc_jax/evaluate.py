@@ -7,8 +7,9 @@ r"""Evaluates a policy on held-out questions.
 of published files; without it, the config's starting policy is evaluated.
 Writes items.jsonl (a row for each question, budget and probe), probes.jsonl
 (each probe's accuracy and its paired difference to the unprobed run),
-records.jsonl (rollouts to look at), evaluation.json (settings and times) and
-report.html.
+records.jsonl (rollouts to look at), evaluation.json (settings and times),
+report.html, and of a benchmark (configs/eval_*.py) scores.json, its own score,
+and grades.jsonl. Killed and started again, it goes on.
 """
 
 import pathlib

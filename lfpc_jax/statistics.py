@@ -180,6 +180,22 @@ def group_means(
   return np.array([np.mean(group) for group in members.values()])
 
 
+def grouped_proportion(
+  flags: Sequence[bool], groups: Sequence[Hashable]
+) -> Estimate:
+  """A share of successes with an interval over groups.
+
+  Wilson's, as `proportion`, where each group has one member; otherwise the
+  mean of the groups' means, since members of a group are not independent.
+
+  Raises:
+    ValueError: the lengths differ, or there is no flag.
+  """
+  if len(flags) == len(groups) == len(set(groups)):
+    return proportion(sum(map(bool, flags)), len(flags))
+  return mean(group_means(flags, groups))
+
+
 def _bootstrap(
   values: np.ndarray, level: float, resamples: int, seed: int
 ) -> Estimate:

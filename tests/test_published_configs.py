@@ -115,3 +115,23 @@ def test_a_calls_bytes_fit_as_models_write_it():
     "1024.125,\n            1024.125\n        ]\n    }\n}\n"
   )
   assert len(call) < limit
+
+
+@pytest.mark.parametrize(
+  "benchmark, variant",
+  [
+    *(("vstar", x) for x in ("test", "test_questions")),
+    *(("hr_bench", x) for x in ("4k", "8k")),
+    *(("visual_probe", x) for x in ("easy", "medium", "hard")),
+  ],
+)
+def test_a_benchmark_is_asked_as_stage_1_trains(benchmark, variant):
+  config, stage1 = _load(f"eval_{benchmark}", variant), _load("stage1", "7b")
+  assert _fields(config) == _fields(stage1)
+  for section in ("policy", "rollout", "gap"):
+    assert config[section] == stage1[section]
+  assert config.data.name in registry.SOURCES
+  assert config.eval["items"] == 0  # all
+  assert config.eval.budgets == (1024, 16_384)
+  with pytest.raises(UserError, match="no variant '7b'"):
+    _load(f"eval_{benchmark}", "7b")

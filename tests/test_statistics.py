@@ -189,3 +189,11 @@ def test_mean_over_seeds_is_about_runs_not_items():
 def test_group_means_keep_the_order_of_appearance():
   found = statistics.group_means([1, 0, 1, 1], ["q2", "q1", "q2", "q1"])
   np.testing.assert_array_equal(found, [1.0, 0.5])
+
+
+def test_a_share_of_groups_counts_groups():
+  flags = [True, True, False, False, True, False]
+  found = statistics.grouped_proportion(flags, "aabbcc")
+  assert found == statistics.mean([1, 0, 0.5])
+  alone = statistics.grouped_proportion(flags, range(6))
+  assert alone == statistics.proportion(3, 6)

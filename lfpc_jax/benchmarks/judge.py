@@ -38,7 +38,7 @@ import urllib.request
 from lfpc_jax.benchmarks.grading import Dispute, Ruling
 from lfpc_jax.errors import UserError
 
-_PROMPT_VERSION = 1
+PROMPT_VERSION = 1
 _SYSTEM = (
   "You compare a model's answer to a question with the correct answer. They"
   " agree if they mean the same, whatever the wording. More detail than the"
@@ -264,7 +264,7 @@ def _body(config: JudgeConfig, dispute: Dispute) -> bytes:
 
 def _digest(config: JudgeConfig, body: bytes) -> str:
   """What a ruling depends on: endpoint, model, prompt, sampling."""
-  text = f"{_PROMPT_VERSION}\0{config.url.rstrip('/')}\0".encode() + body
+  text = f"{PROMPT_VERSION}\0{config.url.rstrip('/')}\0".encode() + body
   return hashlib.sha256(text).hexdigest()
 
 

@@ -2,15 +2,15 @@
 
 Three ways to ask, whose scores are not comparable:
 
-  shuffled     generated answers, options in an order drawn from a seed: the
-               default here
-  fixed_a      generated answers, options as stored, so that A is always right.
-               Some older papers report this; a policy or judge that leans to A
-               gains up to 5 points by it
+  shuffled     generated answers, options in an order drawn from a seed:
+               data.option_order='', the default
+  stored       generated answers, and A is always right. Some older papers
+               report this; a policy or judge that leans to A gains up to 5
+               points by it
   likelihood   no answer is generated: the option with the highest mean
                log-likelihood per token is chosen, each given on its own and
                without letters. The order does not matter. This is the official
-               score (penghao-wu/vstar).
+               score (penghao-wu/vstar); lfpc_jax.evaluate has it not.
 """
 
 from __future__ import annotations
@@ -22,12 +22,8 @@ import numpy as np
 
 from lfpc_jax.benchmarks import grading
 from lfpc_jax.benchmarks.grading import Grade, Share
-from lfpc_jax.data import option_order
 from lfpc_jax.data.examples import Example
-from lfpc_jax.errors import UserError
 from lfpc_jax.rl import answers
-
-MODES = ("shuffled", "fixed_a", "likelihood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,30 +37,6 @@ class Score:
 
   overall: Share
   categories: dict[str, Share]
-
-
-def ask(example: Example, mode: str = "shuffled", seed: int = 0) -> Example:
-  """The question as a mode asks it.
-
-  Args:
-    example: as stored, its first option the right one.
-    mode: one of `MODES`; 'likelihood' keeps the stored order.
-    seed: of 'shuffled'.
-
-  Raises:
-    UserError: an unknown mode; with 'fixed_a', an example whose right option
-      is not the first.
-  """
-  if mode not in MODES:
-    raise UserError(f"mode={mode!r}: choose one of {MODES}")
-  order = "shuffled" if mode == "shuffled" else "stored"
-  asked = option_order.arrange(example, order, seed)
-  if mode == "fixed_a" and asked.answer != "A":
-    raise UserError(
-      f"example {example.id}: option {asked.answer} is the right one, so this"
-      " is not the stored order that mode='fixed_a' asks for"
-    )
-  return asked
 
 
 def choose_by_likelihood(

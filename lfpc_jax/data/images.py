@@ -21,6 +21,8 @@ other formats would run more parsers, one of them a whole interpreter, on bytes
 that nobody checked.
 """
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import io
 
@@ -50,6 +52,7 @@ _UPRIGHT = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+_ON_SIDE = (5, 6, 7, 8)
 _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -92,10 +95,35 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
   Raises:
     UserError: the bytes are no image or one that is refused.
   """
+  with _opened(data) as image:
+    _check_size(image.width, image.height, max_pixels)
+    return _treat(image)
+
+
+def read_size(data: bytes) -> tuple[int, int]:
+  """(height, width) of what `decode` gives, mostly from the header alone.
+
+  Raises:
+    UserError: the bytes are no image.
+  """
+  with _opened(data) as image:
+    size = image.size
+    # Pillow's size of a TIFF is that of the upright image already. Of a square
+    # nothing is to be turned: some formats keep the orientation, and are slow
+    # to tell it, behind the pixels.
+    turns = image.format != "TIFF" and size[0] != size[1]
+    if turns and _orientation(image) in _ON_SIDE:
+      size = size[::-1]
+    width, height = _enlarged(size) if min(size) < MIN_SIDE else size
+    return height, width
+
+
+@contextlib.contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
+  """An image whose header alone has been read; faults become UserErrors."""
   try:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      _check_size(image.width, image.height, max_pixels)
-      return _treat(image)
+      yield image
   except UserError:
     raise
   # Parsers of damaged files raise whatever they meet: OSError, SyntaxError,
@@ -191,6 +219,9 @@ def _high_byte(image: Image.Image) -> Image.Image:
 
 
 def _enlarge(image: Image.Image) -> Image.Image:
-  scale = MIN_SIDE / min(image.size)
-  size = tuple(max(MIN_SIDE, round(side * scale)) for side in image.size)
-  return image.resize(size, Image.Resampling.BICUBIC)
+  return image.resize(_enlarged(image.size), Image.Resampling.BICUBIC)
+
+
+def _enlarged(size: tuple[int, int]) -> tuple[int, int]:
+  scale = MIN_SIDE / min(size)
+  return tuple(max(MIN_SIDE, round(side * scale)) for side in size)

@@ -61,6 +61,10 @@ class PromptSource(Sequence[examples.Example]):
     """An example without its image, u8[0, 0, 3], which costs no decoding."""
     return self._example(self._rows[index], np.zeros((0, 0, 3), np.uint8))
 
+  def size(self, index: int) -> tuple[int, int]:
+    """(height, width) of an example's image, which costs no decoding."""
+    return images.read_size(self._rows[index]["image"])
+
   def _example(
     self, row: Mapping[str, Any], image: np.ndarray
   ) -> examples.Example:
@@ -165,6 +169,10 @@ class First(Sequence[examples.Example]):
   def words(self, index: int) -> examples.Example:
     """See `PromptSource.words`."""
     return self._source.words(range(self._number)[index])
+
+  def size(self, index: int) -> tuple[int, int]:
+    """See `PromptSource.size`."""
+    return self._source.size(range(self._number)[index])
 
 
 def first(

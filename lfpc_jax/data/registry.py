@@ -66,6 +66,10 @@ class Arranged(Sequence[Example]):
     example = self._source.words(index)
     return option_order.arrange(example, self._order, self._seed)
 
+  def size(self, index: int) -> tuple[int, int]:
+    """See `loader.PromptSource.size`."""
+    return self._source.size(index)
+
 
 class Joined(Sequence[Example]):
   """Several sources, one after the other; ids begin with the source's name.
@@ -89,6 +93,11 @@ class Joined(Sequence[Example]):
     """See `loader.PromptSource.words`."""
     source, place = self._find(index)
     return _with_name(source.words(place))
+
+  def size(self, index: int) -> tuple[int, int]:
+    """See `loader.PromptSource.size`."""
+    source, place = self._find(index)
+    return source.size(place)
 
   def _find(self, index: int) -> tuple[Any, int]:
     if not 0 <= index < len(self):

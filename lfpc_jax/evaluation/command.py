@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+import contextlib
 import importlib.metadata
 import json
 import pathlib
 import platform
 from typing import Any
 
+import jax
 import rich.console
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax import files, metrics, parallel
 from lfpc_jax.data import loader
+from lfpc_jax.data.examples import Example
+from lfpc_jax.evaluation import benchmark, entries, probe_results, summary
 from lfpc_jax.evaluation import items as items_lib
-from lfpc_jax.evaluation import probe_results, summary
-from lfpc_jax.evaluation.runner import Runner
+from lfpc_jax.evaluation.runner import Evaluation, Runner
+from lfpc_jax.journal import Journal
 from lfpc_jax.models.parameters import params_digest
 from lfpc_jax.report import page
 from lfpc_jax.report import results as results_lib
 from lfpc_jax.report.records import load_records
 
+JOURNAL = "journal.jsonl"  # of a run that has not ended
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "transformers")
 
 
 def manifest(
-  config: Any, name: str, checkpoint: str, digest: str
+  config: Any, name: str, checkpoint: str, digest: str, questions: str
 ) -> dict[str, Any]:
-  """Every setting that can change a score; `digest` is the parameters'."""
+  """Every setting that can change a row.
+
+  A judge decides about rows that are there; scores.json names its settings.
+
+  Args:
+    config: a whole config.
+    name: the policy's.
+    checkpoint: where it is from.
+    digest: its parameters'.
+    questions: what `benchmark.digest` says of the questions.
+  """
+  settings = json.loads(config_lib.config_json(config))
+  del settings["eval"]["judge"]
   return {
     "policy": name,
     "checkpoint": checkpoint,
     "parameters": digest,
-    "config": json.loads(config_lib.config_json(config)),
+    "questions": questions,
+    "config": settings,
     "python": platform.python_version(),
     "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+    "device": jax.devices()[0].device_kind,
+    "matmul_precision": str(jax.config.jax_default_matmul_precision),
   }
 
 
@@ -46,28 +67,57 @@ def evaluate_into(
   name: str,
   checkpoint: str,
 ) -> None:
-  """Evaluates a policy into a folder, unless it is there already."""
+  """Evaluates a policy into a folder, unless it is there already.
+
+  A run that was killed goes on from its journal in the folder.
+
+  Raises:
+    UserError: the journal is of another evaluation.
+  """
   # A run's directory may hold a later step than it did last time.
   params = agent_lib.load_params(runner.agent, checkpoint)
-  wanted = manifest(config, name, checkpoint, params_digest(params))
+  examples = open_questions(config)
+  asked = benchmark.digest(benchmark.words(examples))
+  wanted = manifest(config, name, checkpoint, params_digest(params), asked)
   done = folder / "evaluation.json"
   if done.exists():
     stored = json.loads(done.read_text())
     if all(stored.get(key) == value for key, value in wanted.items()):
       return
   with files.locked(folder, enabled=parallel.is_first()):
-    _evaluate_into(folder, config, runner, name, params, wanted)
+    with contextlib.ExitStack() as stack:
+      journal = None
+      if parallel.is_first():
+        journal = Journal(folder / JOURNAL, wanted, "evaluation")
+        stack.enter_context(journal)
+      found = _evaluate(runner, name, params, examples, journal)
+    if parallel.is_first():
+      found.save(folder, wanted)
+      (folder / JOURNAL).unlink()
 
 
-def _evaluate_into(folder, config, runner, name, params, wanted) -> None:
+def open_questions(config: Any) -> Sequence[Example]:
+  """The questions that a config's eval section names."""
   source = loader.open_data(config.data, config.eval.split)
   # By key: `config.eval.items` is the mapping's method.
-  examples = loader.first(source, config.eval["items"], "eval.items")
-  total = runner.batches(len(examples))
-  with metrics.Progress(f"evaluate {name}", total) as progress:
-    found = runner.run(name, params, examples, progress.update)
-  if parallel.is_first():
-    found.save(folder, wanted)
+  return loader.first(source, config.eval["items"], "eval.items")
+
+
+def _evaluate(runner, name, params, examples, journal) -> Evaluation:
+  """Goes on from the journal; it is None but in the first process."""
+  known = [entries.unpack(x) for x in journal.entries] if journal else []
+  known = parallel.gather(known)
+  parts = runner.cut(examples)
+  total, start = runner.calls(len(parts)), len(known) * len(runner.probes)
+
+  def keep(entry):
+    if journal:
+      journal.add(entries.pack(entry))
+
+  with metrics.Progress(f"evaluate {name}", total, start=start) as progress:
+    return runner.run(
+      name, params, examples, progress.update, parts, known, keep
+    )
 
 
 def load_results(folder: pathlib.Path):
@@ -83,12 +133,14 @@ def load_results(folder: pathlib.Path):
 def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
   """The command: evaluates, prints tables, writes a page."""
   checkpoint = checkpoint or config.policy.checkpoint
-  name = config.name if checkpoint else "pretrained"
+  trained = config.name or pathlib.Path(checkpoint).name
+  name = trained if checkpoint else "pretrained"
   evaluate_into(folder, config, Runner(config), name, checkpoint)
   if not parallel.is_first():
     return
   rows, results, records = load_results(folder)
   tables = [
+    *benchmark.evaluate(config, folder, name, rows, open_questions(config)),
     results_lib.paper_table(results),
     probe_results.probe_table(probe_results.measure(name, rows)),
     summary.category_table({name: rows}),

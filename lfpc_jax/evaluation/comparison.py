@@ -185,9 +185,15 @@ def _differences(first: Mapping[str, Item], other: Mapping[str, Item]):
 
 
 def _paired(measure, first, other) -> statistics.Estimate | None:
-  values = [(measure(other[key]), measure(first[key])) for key in first]
-  known = [pair for pair in values if None not in pair]
-  return statistics.paired_difference(*zip(*known)) if known else None
+  pairs = [(measure(other[key]), measure(first[key])) for key in first]
+  units = [row.unit for row in first.values()]
+  known = [(*p, unit) for p, unit in zip(pairs, units) if None not in p]
+  if not known:
+    return None
+  *values, units = zip(*known)
+  return statistics.paired_difference(
+    *(statistics.group_means(x, units) for x in values)
+  )
 
 
 def category_difference_table(found: Sequence[Evaluated]) -> ResultTable:

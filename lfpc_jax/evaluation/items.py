@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 import os
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,15 @@ class Item:
   apart: bool | None = None
   """Under probe 'other': every region shown lies apart from the truth. None
   under another probe, and without a crop."""
+  group: str = ""
+  """Equal for rows that are scored together, as HR-Bench's four rotations."""
+  variant: str = ""
+  """Which one of its group it is."""
+
+  @property
+  def unit(self) -> str:
+    """What is counted as one question."""
+    return self.group or self.id
 
 
 def box_terms(
@@ -122,6 +132,8 @@ def make_items(
         area=float(terms[2][p, 0]) if crops else None,
         box=tuple(box) if box else None,
         apart=bool(terms[3][p, 0]) if crops and probe == "other" else None,
+        group=example.group,
+        variant=example.variant,
       )
     )
   return rows
@@ -136,7 +148,9 @@ def save_items(path: str | os.PathLike[str], rows: Sequence[Item]) -> None:
 def load_items(path: str | os.PathLike[str]) -> list[Item]:
   """Reads what `save_items` wrote."""
   rows = map(json.loads, pathlib.Path(path).read_text().splitlines())
-  return [
-    Item(**row | {"box": tuple(row["box"]) if row["box"] else None})
-    for row in rows
-  ]
+  return [unpack_item(row) for row in rows]
+
+
+def unpack_item(row: Mapping[str, Any]) -> Item:
+  """The row whose fields were written as JSON."""
+  return Item(**{**row, "box": tuple(row["box"]) if row["box"] else None})

@@ -69,30 +69,21 @@ def probe_difference(
 
 
 def _measure(policy, rows, budget, probe) -> ProbeResult | None:
-  without = _correct(rows, "none", budget)
-  under = _correct(rows, probe, budget)
-  left_out = {
-    row.id
-    for row in rows
-    if (row.probe, row.budget) == (probe, budget) and row.apart is False
-  }
-  for answers in (without, under):
-    for name in left_out:
-      answers.pop(name, None)
-  if not under or not without:
+  own = [row for row in rows if row.budget == budget]
+  under = {row.id: row for row in own if row.probe == probe}
+  left_out = {name for name, row in under.items() if row.apart is False}
+  pair = [
+    {r.id: r.correct for r in own if r.probe == p and r.id not in left_out}
+    for p in (probe, "none")
+  ]
+  if not all(pair):
     return None
-  pair = statistics.pair_by_item(under, without)
-  shares = [statistics.proportion(int(x.sum()), len(x)) for x in pair]
-  difference = statistics.paired_difference(*pair)
+  units = [under[name].unit for name in pair[0]]
+  pair = statistics.pair_by_item(*pair)
+  shares = [statistics.grouped_proportion(x, units) for x in pair]
+  means = [statistics.group_means(x, units) for x in pair]
+  difference = statistics.paired_difference(*means)
   return ProbeResult(policy, budget, probe, *shares, difference, len(left_out))
-
-
-def _correct(rows, probe, budget) -> dict[str, float]:
-  return {
-    row.id: float(row.correct)
-    for row in rows
-    if row.probe == probe and row.budget == budget
-  }
 
 
 def save(path: str | os.PathLike[str], results: Sequence[ProbeResult]) -> None:

@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,9 +19,11 @@ from lfpc_jax import files, parallel
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
+from lfpc_jax.evaluation import buckets, probe_results
 from lfpc_jax.evaluation import items as items_lib
-from lfpc_jax.evaluation import probe_results
 from lfpc_jax.evaluation import records as records_lib
+from lfpc_jax.evaluation.buckets import Part
+from lfpc_jax.evaluation.entries import Entry
 from lfpc_jax.evaluation.items import Item
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.report.records import RolloutRecord, save_records
@@ -31,24 +33,16 @@ from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.probes import Probe
 
 
-class _Piece(NamedTuple):
-  """What one process found in one call of the rollout, and its place."""
-
-  order: tuple[int, int]
-  rows: list[Item]
-  records: list[RolloutRecord]
-
-
 @dataclasses.dataclass
 class Evaluation:
   """What an evaluation found.
 
   Attributes:
-    rows: one for each question, budget and probe.
+    rows: one for each budget, probe and question, in this order.
     records: rollouts to look at, without probes.
-    seconds: per question without probes, by budget; the first batch, which
-      compiles, is left out unless it is the only one.
-    compile_seconds: of the first batch beyond the others, by budget.
+    seconds: per question without probes, by budget; batches that compile are
+      left out unless all do.
+    compile_seconds: of those batches beyond the others, by budget.
   """
 
   rows: list[Item]
@@ -87,7 +81,10 @@ def parse_probes(names: Sequence[str]) -> list[Probe]:
 
 
 class Runner:
-  """Compiles one program for each budget, whatever the policy's weights."""
+  """Compiles one program for each budget and capacity of originals.
+
+  The policy's weights do not matter: several policies can share a runner.
+  """
 
   def __init__(self, config: Any):
     """Reads the policy's files and the config's eval section."""
@@ -112,11 +109,24 @@ class Runner:
     }
     self._box_terms = jax.jit(items_lib.box_terms)
     self.share = parallel.batch_share(config.eval.batch)
+    self._compiled: set[tuple[int, buckets.Size]] = set()
 
   @property
   def agent(self) -> agent_lib.Agent:
     """The policy's files, the same for all budgets."""
     return next(iter(self._agents.values()))
+
+  def cut(self, examples: buckets.Sized) -> list[Part]:
+    """The batches of questions that `run` works through."""
+    return buckets.cut(
+      buckets.read_sizes(examples),
+      self.agent.packer.image_capacity,
+      self.config.eval.batch,
+    )
+
+  def calls(self, batches: int) -> int:
+    """Number of rollout calls for a number of batches."""
+    return batches * len(self._rollouts) * len(self.probes)
 
   def run(
     self,
@@ -124,85 +134,130 @@ class Runner:
     params: Params,
     examples: Sequence[Example],
     progress: Callable[[int, str], None] = lambda done, doing: None,
+    parts: Sequence[Part] | None = None,
+    known: Sequence[Entry] = (),
+    keep: Callable[[Entry], None] = lambda entry: None,
   ) -> Evaluation:
     """Evaluates one policy.
 
     Args:
       name: the policy's, for records.
       params: its parameters.
-      examples: the questions, which may be decoded lazily.
-      progress: told the number of batches done and what runs.
+      examples: the questions, decoded lazily; they know their images' sizes.
+      progress: told the number of rollout calls done and what runs.
+      parts: what `cut` gives for the examples, if that is known already.
+      known: entries of an earlier run, which are not asked for again; on all
+        processes the same.
+      keep: told each new entry at once.
     """
-    found, pieces = Evaluation([], [], {}, {}), []
+    parts = self.cut(examples) if parts is None else parts
     params = agent_lib.committed(params)
-    times = {budget: [] for budget in self._rollouts}
-    done, size, share = 0, self.config.eval.batch, self.share
-    sampler = loader.BatchSampler(
-      0, size, len(examples), share.index, share.count, shuffle=False
-    )
+    entries, size = list(known), self.config.eval.batch
+    there = {(entry.step, entry.budget) for entry in entries}
+    missing = [
+      step
+      for step in range(len(parts))
+      if any((step, budget) not in there for budget in self._rollouts)
+    ]
     with loader.BatchLoader(
       examples,
-      sampler,
-      num_steps=sampler.steps_per_epoch,
-      transform=self._pack,
+      lambda k: np.array(parts[missing[k]].filled(size))[self.share.rows],
+      num_steps=len(missing),
+      transform=lambda k, full: self._pack(parts[missing[k]], full),
     ) as batches:
-      for step, (full, packed) in batches:
-        # The last batch is filled up with the first questions.
-        start = step * size + share.rows.start
-        part = full[: max(0, len(examples) - start)]
-        whole = min(size, len(examples) - step * size)
+      for k, (full, packed) in batches:
+        step = missing[k]
         for budget in self._rollouts:
-          began = time.perf_counter()
-          batch = agent_lib.device_batch(packed[budget])
-          # All probes share the prompts, views included.
-          prefix = self._prefills[budget](params, batch)
-          prefix = jax.block_until_ready(prefix)
-          prefilled = time.perf_counter() - began
-          for probe in self.probes:
-            rows, records, seconds = self._run_batch(
-              name, params, start, part, batch, prefix, budget, probe
-            )
-            # Within a step budget by budget, so the counts are the order.
-            pieces.append(_Piece((done, share.index), rows, records))
-            if probe is Probe.NONE:
-              times[budget].append((prefilled + seconds, whole))
-            done += 1
-            progress(done, f"{name}, {budget} tokens, {probe.name.lower()}")
-    for budget in self._rollouts:
-      self._note_times(found, budget, times[budget])
-    return self._joined(found, pieces)
+          if (step, budget) in there:
+            continue
+          done = len(entries) * len(self.probes)
+          tell = lambda n, doing, done=done: progress(done + n, doing)
+          entry = self._run_part(
+            name, params, step, parts[step], full, packed[budget], budget, tell
+          )
+          entries.append(entry)
+          keep(entry)
+    return self._joined(entries)
 
-  def _joined(self, found: Evaluation, pieces: list[_Piece]) -> Evaluation:
-    """All processes' pieces, in the order in which one would find them.
-
-    Processes with the same share of the questions have found the same.
-    """
-    known = {piece.order: piece for piece in parallel.gather(pieces)}
-    for order in sorted(known):
-      found.rows += known[order].rows
-      found.records += known[order].records
+  def _joined(self, entries: Sequence[Entry]) -> Evaluation:
+    """All that was found: by budget, by probe, by question."""
+    budgets = list(self._rollouts)
+    probes = [probe.name.lower() for probe in self.probes]
+    rows = {
+      (budgets.index(row.budget), probes.index(row.probe), number): row
+      for entry in entries
+      for number, row in entry.rows
+    }
+    records = {
+      (budgets.index(entry.budget), number): record
+      for entry in entries
+      for number, record in entry.records
+    }
+    found = Evaluation(
+      [rows[place] for place in sorted(rows)],
+      [records[place] for place in sorted(records)],
+      {},
+      {},
+    )
+    for budget in budgets:
+      self._note_times(found, [e for e in entries if e.budget == budget])
     return found
 
-  def batches(self, number: int) -> int:
-    """Number of batches that `run` works through for `number` questions."""
-    per_pass = -(-number // self.config.eval.batch)
-    return per_pass * len(self.probes) * len(self._rollouts)
-
-  def _pack(self, step, examples):
+  def _pack(self, part: Part, examples):
     """The examples and, by budget, their batch of NumPy arrays."""
-    del step
     return examples, {
-      budget: agent.packer.pack(examples, [budget] * len(examples))
+      budget: dataclasses.replace(
+        agent.packer, image_capacity=part.capacity
+      ).pack(examples, [budget] * len(examples))
       for budget, agent in self._agents.items()
     }
 
-  def _run_batch(self, name, params, start, part, batch, prefix, budget, probe):
-    """Rows and records of this process, and the seconds to the verdicts.
+  def _run_part(
+    self, name, params, step, part, full, packed, budget, progress
+  ) -> Entry:
+    """The questions of a batch at one budget, with all probes.
 
-    `start` is the number of its first question among all.
+    `full` are this process's examples, `packed` their batch.
     """
     began = time.perf_counter()
-    agent = self._agents[budget]
+    batch = agent_lib.device_batch(packed)
+    # All probes share the prompts, views included.
+    prefix = self._prefills[budget](params, batch)
+    prefix = jax.block_until_ready(prefix)
+    prefilled = time.perf_counter() - began
+    numbers = part.numbers[self.share.rows]
+    rows, records = [], []
+    for k, probe in enumerate(self.probes, 1):
+      new, shown, seconds = self._run_batch(
+        name, params, numbers, full, batch, prefix, budget, probe
+      )
+      rows += zip(numbers, new)
+      if probe is Probe.NONE:
+        records, plain = shown, prefilled + seconds
+      progress(k, f"{name}, {budget} tokens, {probe.name.lower()}")
+    # Processes with the same share of the questions have found the same.
+    rows = {(number, row.probe): row for number, row in parallel.gather(rows)}
+    compiled = (budget, part.capacity) not in self._compiled
+    self._compiled.add((budget, part.capacity))
+    return Entry(
+      step,
+      budget,
+      [(number, row) for (number, _), row in rows.items()],
+      list(dict(parallel.gather(records)).items()),
+      plain,
+      compiled,
+    )
+
+  def _run_batch(
+    self, name, params, numbers, full, batch, prefix, budget, probe
+  ):
+    """Rows and records of this process, and the seconds to the verdicts.
+
+    `numbers` are those of its questions among all; what follows them in
+    `full` only fills the batch.
+    """
+    began = time.perf_counter()
+    agent, part = self._agents[budget], full[: len(numbers)]
     key = jax.device_put(jax.random.key(self.config.eval.seed))
     trajectory = self._rollouts[budget](
       params, batch, agent.texts, key, jnp.int32(probe), prefix
@@ -213,27 +268,35 @@ class Runner:
     seconds = time.perf_counter() - began
     label = probe.name.lower()
     rows = items_lib.make_items(part, budget, label, host, verdicts, terms)
-    number = min(self.config.eval.records - start, len(part))
-    if probe is not Probe.NONE or number <= 0:
+    shown = [
+      k for k, number in enumerate(numbers) if number < self.config.eval.records
+    ]
+    if probe is not Probe.NONE or not shown:
       return rows, [], seconds
     cut = jax.tree.map(
-      lambda x: x[:number] if np.ndim(x) else x, (parallel.fetch(batch), host)
+      lambda x: x[shown] if np.ndim(x) else x, (parallel.fetch(batch), host)
     )
     records = records_lib.make_records(
       agent,
       self.reward,
       name,
       budget,
-      part[:number],
+      [part[k] for k in shown],
       *cut,
-      verdicts[:number],
+      [verdicts[k] for k in shown],
     )
-    return rows, records, seconds
+    return rows, [(numbers[k], r) for k, r in zip(shown, records)], seconds
 
-  def _note_times(self, found, budget, times) -> None:
-    steady = times[1:] or times
-    per_question = sum(t for t, _ in steady) / sum(n for _, n in steady)
+  def _note_times(self, found: Evaluation, entries: Sequence[Entry]) -> None:
+    """Seconds of one budget, from its entries."""
+    steady = [entry for entry in entries if not entry.compiled] or entries
+    per_question = sum(e.seconds for e in steady) / sum(
+      e.questions for e in steady
+    )
+    budget = entries[0].budget
     found.seconds[budget] = per_question
-    found.compile_seconds[budget] = max(
-      0.0, times[0][0] - per_question * times[0][1]
+    found.compile_seconds[budget] = sum(
+      max(0.0, e.seconds - per_question * e.questions)
+      for e in entries
+      if e.compiled
     )

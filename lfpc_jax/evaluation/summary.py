@@ -1,8 +1,9 @@
-"""Tables from rows: means with confidence intervals."""
+"""Tables from rows: means with confidence intervals over questions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+import dataclasses
 
 from lfpc_jax import statistics
 from lfpc_jax.evaluation.items import Item
@@ -12,14 +13,24 @@ from lfpc_jax.report.tables import Column, ResultTable
 from lfpc_jax.statistics import Estimate
 
 
-def _mean(values: Sequence[float | None]) -> Estimate | None:
-  known = [value for value in values if value is not None]
-  return statistics.mean(known) if len(known) > 1 else None
+def _mean(
+  rows: Sequence[Item], value: Callable[[Item], float | None]
+) -> Estimate | None:
+  known = [row for row in rows if value(row) is not None]
+  means = statistics.group_means(
+    [value(row) for row in known], [row.unit for row in known]
+  )
+  return statistics.mean(means) if len(means) > 1 else None
 
 
-def _share(flags: Sequence[bool]) -> Estimate | None:
-  flags = list(flags)
-  return statistics.proportion(sum(flags), len(flags)) if flags else None
+def _share(
+  rows: Sequence[Item], flag: Callable[[Item], bool]
+) -> Estimate | None:
+  if not rows:
+    return None
+  return statistics.grouped_proportion(
+    [flag(row) for row in rows], [row.unit for row in rows]
+  )
 
 
 def _negated(estimate: Estimate | None) -> Estimate | None:
@@ -44,26 +55,40 @@ def summarise(
   results = []
   for budget in dict.fromkeys(row.budget for row in rows):
     own = [r for r in rows if r.budget == budget and r.probe == "none"]
-    calls = [r.crops + r.failed_calls for r in own]
+    callers = [r for r in own if r.crops + r.failed_calls]
     time = (seconds or {}).get(budget)
     results.append(
       PolicyResult(
         policy=policy,
         budget=budget,
-        accuracy=_share([r.correct for r in own]),
-        tool_rate=_share([r.crops > 0 for r in own]),
-        valid_box_rate=_share(
-          [r.failed_calls == 0 for r, n in zip(own, calls) if n]
-        ),
-        iou=_mean([r.iou for r in own]),
-        coverage=_mean([r.coverage for r in own]),
-        area=_mean([r.area for r in own]),
+        accuracy=_share(own, lambda r: r.correct),
+        tool_rate=_share(own, lambda r: r.crops > 0),
+        valid_box_rate=_share(callers, lambda r: r.failed_calls == 0),
+        iou=_mean(own, lambda r: r.iou),
+        coverage=_mean(own, lambda r: r.coverage),
+        area=_mean(own, lambda r: r.area),
         noise_drop=_negated(probe_difference(rows, "noise", budget)),
         truth_gain=probe_difference(rows, "truth", budget),
         seconds=time and Estimate(time, time, time, len(own)),
       )
     )
   return results
+
+
+def over_seeds(name: str, results: Sequence[PolicyResult]) -> PolicyResult:
+  """One row of several seeds at one budget: means, intervals over the seeds.
+
+  A single seed's intervals stay those over its questions.
+  """
+  if len(results) == 1:
+    return dataclasses.replace(results[0], policy=name)
+  fields = {}
+  for field in dataclasses.fields(PolicyResult):
+    values = [getattr(result, field.name) for result in results]
+    if field.name not in ("policy", "budget") and None not in values:
+      means = [value.mean for value in values]
+      fields[field.name] = statistics.mean_over_seeds(means)
+  return PolicyResult(name, results[0].budget, **fields)
 
 
 def category_table(named: dict[str, Sequence[Item]]) -> ResultTable:
@@ -81,7 +106,9 @@ def category_table(named: dict[str, Sequence[Item]]) -> ResultTable:
   for policy, rows in named.items():
     own = [row for row in rows if row.probe == "none"]
     cells = tuple(
-      _share([r.correct for r in own if (r.budget, r.category) == key])
+      _share(
+        [r for r in own if (r.budget, r.category) == key], lambda r: r.correct
+      )
       for key in keys
     )
     table.append((policy, cells))

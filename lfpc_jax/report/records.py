@@ -162,7 +162,7 @@ def load_records(path: str | os.PathLike[str]) -> list[RolloutRecord]:
         if "image" in row:
           images[row["image"]] = base64.b64decode(row["jpeg"])
         else:
-          records.append(_unpack_record(row["rollout"], images))
+          records.append(unpack_record(row["rollout"], images))
       except (ValueError, KeyError, TypeError) as error:
         raise errors.UserError(
           f"{path}, line {number}, is no rollout record ({error!r}): write "
@@ -196,7 +196,7 @@ def pack_record(
   return row, images
 
 
-def _unpack_record(
+def unpack_record(
   row: dict[str, Any], images: dict[str, bytes]
 ) -> RolloutRecord:
   """The inverse of `pack_record`."""

@@ -124,9 +124,13 @@ def test_no_question_counts_twice():
 # The order of options.
 
 
+def _shuffled(name, seed=0):
+  return option_order.arrange(_example(id=name), "shuffled", seed)
+
+
 def test_shuffling_keeps_the_options_and_the_truth():
   for k in range(50):
-    asked = vstar.ask(_example(id=f"q{k}"), "shuffled", seed=3)
+    asked = _shuffled(f"q{k}", seed=3)
     assert sorted(asked.options) == sorted(_COLOURS)
     right = asked.options["ABCD".index(asked.answer)]
     assert right == "red"
@@ -134,9 +138,7 @@ def test_shuffling_keeps_the_options_and_the_truth():
 
 
 def test_shuffling_spreads_the_right_option_over_all_places():
-  letters = collections.Counter(
-    vstar.ask(_example(id=f"q{k}")).answer for k in range(400)
-  )
+  letters = collections.Counter(_shuffled(f"q{k}").answer for k in range(400))
   assert set(letters) == set("ABCD")
   # Binomial, n = 400, p = 1/4: 5 standard deviations are 43.
   assert all(57 <= number <= 143 for number in letters.values())
@@ -144,10 +146,7 @@ def test_shuffling_spreads_the_right_option_over_all_places():
 
 def test_the_order_depends_on_seed_and_question_alone():
   def orders(seed):
-    return [
-      vstar.ask(_example(id=f"q{k}"), "shuffled", seed).options
-      for k in range(20)
-    ]
+    return [_shuffled(f"q{k}", seed).options for k in range(20)]
 
   assert orders(0) == orders(0) != orders(1)
   assert len(set(orders(0))) > 5
@@ -155,27 +154,19 @@ def test_the_order_depends_on_seed_and_question_alone():
   assert tuple(_COLOURS[k] for k in permuted) == orders(0)[7]
 
 
-def test_fixed_a_keeps_the_stored_order():
-  asked = vstar.ask(_example(), "fixed_a")
+def test_the_stored_order_is_kept():
+  asked = option_order.arrange(_example("red"), "stored")
   assert asked.options == _COLOURS and asked.answer == "A"
-  assert vstar.ask(_example("red"), "fixed_a").answer == "A"
 
 
-def test_fixed_a_of_another_order_is_refused():
-  with pytest.raises(UserError, match="option B is the right one"):
-    vstar.ask(_example("B"), "fixed_a")
-
-
-def test_modes_and_orders_have_names():
-  with pytest.raises(UserError, match="'random'"):
-    vstar.ask(_example(), "random")
+def test_orders_have_names():
   with pytest.raises(UserError, match="'random'"):
     option_order.arrange(_example(), "random")
 
 
 def test_an_open_question_has_no_order():
   example = _example("red", ())
-  assert vstar.ask(example) is example
+  assert option_order.arrange(example, "shuffled") is example
 
 
 # Likelihood.
@@ -431,10 +422,10 @@ def test_deep_eyes_rule(prediction, expected):
   assert published_rules.deep_eyes(prediction, 1, _COLOURS) is expected
 
 
-def test_fixed_a_pays_a_policy_that_always_says_a():
+def test_the_stored_order_pays_a_policy_that_always_says_a():
   """Why the order is shuffled by default."""
   examples = [_example(id=f"q{k}") for k in range(200)]
-  for mode, low, high in (("fixed_a", 1.0, 1.0), ("shuffled", 0.15, 0.35)):
-    asked = [vstar.ask(example, mode) for example in examples]
+  for order, low, high in (("stored", 1.0, 1.0), ("shuffled", 0.15, 0.35)):
+    asked = [option_order.arrange(example, order) for example in examples]
     score = vstar.score(grading.grade(["A"] * 200, asked))
     assert low <= score.overall.accuracy <= high

@@ -9,8 +9,9 @@ import pytest
 
 from lfpc_jax import config as config_lib
 from lfpc_jax.data import gap, gap_file
-from lfpc_jax.data.gap_file import Chosen, Selection
+from lfpc_jax.data.gap_file import Selection
 from lfpc_jax.errors import UserError
+from tests.gap_selection import sizes
 from tests.rollout import scripted_policy
 
 CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "tiny.py")
@@ -25,24 +26,11 @@ def _open(*changes):
   return gap.open_gap(_config(*changes), NUMBER)
 
 
-def _row(name, tokens):
-  return Chosen(
-    id=name,
-    tokens=tokens,
-    diverged=True,
-    original_tokens=324,
-    original_answer="7",
-    original_correct=True,
-    answer="1",
-    correct=False,
-    levels=(64, tokens),
-    answers=("7", "1"),
-  )
-
-
 def _write(path, about=None, budgets=(64, 16, 128)):
   about = about or gap_file.data_identity(_config().data, NUMBER)
-  rows = tuple(_row(f"e{i}", tokens) for i, tokens in enumerate(budgets))
+  rows = tuple(
+    sizes.chosen(f"e{i}", tokens) for i, tokens in enumerate(budgets)
+  )
   selection = Selection(rows, about)
   gap_file.save(path, selection)
   return selection

@@ -200,6 +200,22 @@ def test_exif_orientation_is_undone(orientation):
   assert picture.treatments == (("rotated",) if orientation > 1 else ())
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 8])
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (10, 15), (15, 10)])
+def test_the_size_is_known_without_the_pixels(kind, orientation, size):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  image = Image.new("RGB", size)
+  data = _encode(image, kind, exif=exif)
+  assert images.read_size(data) == images.decode(data).pixels.shape[:2]
+
+
+def test_an_unreadable_size_is_refused():
+  with pytest.raises(UserError, match="bytes are no"):
+    images.read_size(b"no image")
+
+
 def test_orientation_6_stands_on_its_left_side():
   exif = Image.Exif()
   exif[0x0112] = 6  # the stored first row is the right-hand side

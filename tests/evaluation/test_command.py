@@ -1,122 +1,31 @@
 """The evaluate command on made-up rollouts: rows, probes, files, page."""
 
-import contextlib
 import json
 
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
-from lfpc_jax import config as config_lib
-from lfpc_jax.data import loader
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, probe_results, runner
 from lfpc_jax.evaluation.items import load_items
 from lfpc_jax.rollout.probes import Probe
-from lfpc_jax.rollout.types import CROPPED, NO_CALL, Stop, Trajectory
-from tests.gap_selection import sizes
-
-BUDGETS, NUMBER, BATCH = (4, 9), 5, 2
-BOX = (0, 0, 60, 60)
-
-
-def _config(*changes):
-  config = config_lib.load_config(
-    sizes.CONFIG,
-    (
-      "data.image_capacity=224,224",
-      f"eval.budgets={BUDGETS}",
-      f"eval.batch={BATCH}",
-      "eval.items=0",
-      "eval.records=2",
-      *changes,
-    ),
-  )
-  return config_lib.freeze(config)
-
-
-def _rollouts(agent, asked):
-  """A rollout that crops and says 7, or 1 where the probe hides the crop."""
-
-  def rollout(params, batch, texts, key, probe, prefix):
-    probe = Probe(int(probe))
-    asked.append(probe)
-    hidden = probe in (Probe.NOISE, Probe.BLANK, Probe.OTHER)
-    words = agent.tokenizer.encode(
-      f"<answer>{1 if hidden else 7}</answer><|im_end|>"
-    )
-    p, slots, turns = batch.tokens.shape[0], 12, agent.episodes.max_turns
-    full = lambda *shape: np.zeros((p, 1, *shape), np.int32)
-    tokens = full(slots)
-    tokens[..., 1 : 1 + len(words)] = words
-    end, outcome = full(turns), np.full((p, 1, turns), NO_CALL)
-    end[..., 1] = 1 + len(words)
-    outcome[..., 0] = CROPPED
-    start = full(turns)
-    start[..., 1] = 1
-    box = np.broadcast_to(np.array(BOX, np.int32), (p, 1, 1, 4))
-    return Trajectory(
-      tokens=tokens,
-      positions=full(slots, 3),
-      visual_index=full(slots) - 1,
-      length=full() + 1 + len(words),
-      written=np.ones((p, 1, slots), bool),
-      logp=full(slots).astype(np.float32),
-      boxes=box,
-      boxes_shown=box.astype(np.float32),
-      grids=full(1, 2) + 3,
-      crops=full() + 1,
-      turns=full() + 2,
-      turn_start=start,
-      turn_end=end,
-      outcome=outcome,
-      stop=full() + Stop.ANSWERED,
-      steps=np.int32(12),
-    )
-
-  return rollout
-
-
-@contextlib.contextmanager
-def _made_up():
-  """Within it rollouts are made up; gives what was asked of policies.
-
-  The probes of all passes, the checkpoints that were read, and the parameters
-  in each of them by name.
-  """
-  asked, read, stored = [], [], {}
-
-  class Made(runner.Runner):
-    def __init__(self, config):
-      super().__init__(config)
-      for budget, agent in self._agents.items():
-        self._rollouts[budget] = _rollouts(agent, asked)
-        self._prefills[budget] = lambda params, batch: jnp.zeros(())
-
-  def load_params(agent, checkpoint):
-    read.append(checkpoint)
-    return stored.get(checkpoint, {"w": jnp.zeros(3)})
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(command, "Runner", Made)
-    patch.setattr(loader, "open_scenes", lambda *_: sizes.source(NUMBER))
-    patch.setattr(command.agent_lib, "load_params", load_params)
-    yield asked, read, stored
+from tests.evaluation import made_up
+from tests.evaluation.made_up import BATCH, BOX, BUDGETS, NUMBER
 
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
   """(folder, the probes of each pass)."""
   folder = tmp_path_factory.mktemp("evaluation")
-  with _made_up() as (asked, _, _):
-    command.evaluate(_config(), folder, "")
-    command.evaluate(_config(), folder, "")  # is done already
+  with made_up.policy() as (asked, _, _):
+    command.evaluate(made_up.config(), folder, "")
+    command.evaluate(made_up.config(), folder, "")  # is done already
   return folder, asked
 
 
 def test_a_run_that_has_trained_on_is_evaluated_again(tmp_path):
-  config = _config("eval.probes=()", "policy.checkpoint=start")
-  with _made_up() as (asked, read, stored):
+  config = made_up.config("eval.probes=()", "policy.checkpoint=start")
+  with made_up.policy() as (asked, read, stored):
     command.evaluate(config, tmp_path, "run")
     once = len(asked)
     command.evaluate(config, tmp_path, "run")

@@ -9,11 +9,12 @@ import pytest
 import rich.console
 from scipy import stats
 
-from lfpc_jax import compare
+from lfpc_jax import compare, statistics
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import comparison
 from lfpc_jax.evaluation.items import Item, save_items
 from lfpc_jax.report.records import save_records
+from tests.evaluation import made_up
 from tests.report import samples
 
 _QUESTIONS = 40
@@ -106,6 +107,19 @@ def test_differences_are_paired_by_question(pair):
     found = cells[f"{budget} tokens", "IoU"]
     assert found.count == len(both) < _QUESTIONS
     np.testing.assert_allclose(found.mean, np.mean(both))
+
+
+def test_questions_of_a_group_count_once(tmp_path):
+  folders = []
+  for name, rights in (("a", (0, 0, 1, 1)), ("b", (1, 0, 1, 1))):
+    rows = [
+      made_up.item(f"q{k}", correct=bool(x), group="ggh"[min(k, 2)])
+      for k, x in enumerate(rights)
+    ]
+    folders.append(_write(tmp_path / name, name, rows))
+  table = comparison.difference_table(comparison.load(folders))
+  accuracy = table.rows[0][1][0]
+  assert accuracy == statistics.mean([0.5, 0])
 
 
 def test_categories_add_up_to_the_whole(pair):

@@ -6,29 +6,26 @@ import pytest
 
 from lfpc_jax import config as config_lib
 from lfpc_jax.evaluation import probe_results, runner, summary
-from lfpc_jax.evaluation.items import Item, load_items, save_items
+from lfpc_jax.evaluation.items import load_items, save_items
 from lfpc_jax.rollout.probes import Probe
+from tests.evaluation import made_up
 from tests.gap_selection import sizes
 
 
-def _row(k, probe, correct, budget=16, apart=None):
-  return Item(
-    id=f"q{k}",
-    category="attribute",
-    budget=budget,
+def _row(k, probe, correct, budget=16, apart=None, group=""):
+  return made_up.item(
+    f"q{k}",
     probe=probe,
     correct=correct,
-    formed=True,
-    prediction="7",
+    budget=budget,
     turns=2,
     crops=1,
-    failed_calls=0,
-    stop="ANSWERED",
     iou=0.5,
     coverage=1.0,
     area=0.1,
     box=(0, 0, 10, 10),
     apart=apart,
+    group=group,
   )
 
 
@@ -92,6 +89,21 @@ def test_both_accuracies_are_over_the_same_questions():
   assert other.without.mean == pytest.approx(2 / 3)
   assert other.accuracy.mean == pytest.approx(1 / 3)
   assert other.accuracy.count == 3
+
+
+def test_questions_of_a_group_count_once():
+  rights = {"none": (1, 1, 0, 1, 1, 1), "noise": (0, 0, 0, 1, 0, 1)}
+  rows = [
+    _row(k, probe, bool(x), group="aabbcc"[k])
+    for probe, correct in rights.items()
+    for k, x in enumerate(correct)
+  ]
+  (found,) = probe_results.measure("p", rows)
+  # Means of the groups: 1, 1/2, 1 without the probe and 0, 1/2, 1/2 under it.
+  expected = _interval((-1, 0, -0.5))
+  assert tuple(found.difference[:3]) == pytest.approx(expected, abs=1e-3)
+  assert found.difference.count == found.accuracy.count == 3
+  assert found.accuracy.mean == pytest.approx(1 / 3)
 
 
 def test_budgets_are_kept_apart():

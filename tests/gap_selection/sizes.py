@@ -8,6 +8,7 @@ from PIL import Image
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
+from lfpc_jax.data.gap_file import Chosen
 from lfpc_jax.data.loader import PromptSource
 from tests.rollout import scripted_policy
 
@@ -33,6 +34,21 @@ def load(*changes):
 def params():
   """The shipped policy's parameters."""
   return agent_lib.load_params(agent_lib.make_agent(load(), 4), "")
+
+
+def chosen(name: str, tokens: int, **changes) -> Chosen:
+  """What was selected for an example."""
+  fields = dict(
+    diverged=True,
+    original_tokens=324,
+    original_answer="7",
+    original_correct=True,
+    answer="1",
+    correct=False,
+    levels=(64, tokens),
+    answers=("7", "1"),
+  )
+  return Chosen(name, tokens, **(fields | changes))
 
 
 def source(number: int = 5) -> PromptSource:

@@ -155,17 +155,8 @@ def _printed(table):
 
 
 def _row(name, tokens, diverged, right):
-  return gap_file.Chosen(
-    id=name,
-    tokens=tokens,
-    diverged=diverged,
-    original_tokens=324,
-    original_answer="7",
-    original_correct=right,
-    answer="7",
-    correct=False,
-    levels=(),
-    answers=(),
+  return sizes.chosen(
+    name, tokens, diverged=diverged, original_correct=right, answer="7"
   )
 
 

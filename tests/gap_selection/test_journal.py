@@ -45,6 +45,7 @@ def test_a_first_line_that_never_came_is_a_fresh_start(tmp_path):
 
 def test_another_selections_journal_is_refused(tmp_path):
   path = tmp_path / "answers.jsonl"
-  Journal(path, ABOUT).close()
+  with Journal(path, ABOUT):
+    pass
   with pytest.raises(UserError, match=r"parameters 'abc' -> 'xyz'.*--workdir"):
     Journal(path, ABOUT | {"parameters": "xyz"})

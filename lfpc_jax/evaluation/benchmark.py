@@ -1,0 +1,212 @@
+"""A benchmark's own score, in its own form, from an evaluation's rows.
+
+HR-Bench     the mean over the four rotations, and the questions right in all
+             four, by category
+all others   accuracy over the questions, and by category
+
+The rules of the reward decide first. With `eval.judge.url`, what they leave
+open goes to that judge; this score alone takes it into account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
+import json
+import pathlib
+from typing import Any
+
+from lfpc_jax import files, statistics
+from lfpc_jax.benchmarks import grading, hr_bench
+from lfpc_jax.benchmarks import judge as judge_lib
+from lfpc_jax.benchmarks.grading import Grade
+from lfpc_jax.benchmarks.judge import Judge, JudgeConfig
+from lfpc_jax.data.examples import Example
+from lfpc_jax.errors import UserError
+from lfpc_jax.evaluation.items import Item
+from lfpc_jax.report.tables import Cell, Column, ResultTable
+from lfpc_jax.statistics import Estimate
+
+_NAMES = {
+  "vstar": "V*Bench",
+  "hr_bench_4k": "HR-Bench 4K",
+  "hr_bench_8k": "HR-Bench 8K",
+  "visual_probe": "VisualProbe",
+}
+_ROTATED = ("hr_bench_4k", "hr_bench_8k")
+
+
+def words(examples: Any) -> list[Example]:
+  """All examples without their images, u8[0, 0, 3]."""
+  return [examples.words(k) for k in range(len(examples))]
+
+
+def digest(asked: Sequence[Example]) -> str:
+  """The number of questions, and digits that change with any of them.
+
+  With the questions change their order, their options and those' order.
+  """
+  lines = (
+    json.dumps([e.id, e.question, e.options, e.answer, e.boxes.tolist()])
+    for e in asked
+  )
+  text = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+  return f"{len(asked)}-{text[:12]}"
+
+
+def evaluate(
+  config: Any,
+  folder: pathlib.Path,
+  name: str,
+  rows: Sequence[Item],
+  examples: Any,
+) -> list[ResultTable]:
+  """Grades the rows and gives the benchmark's table.
+
+  Writes scores.json, the table's numbers with the judge's settings;
+  grades.jsonl, a line for each budget and question; and, with a judge,
+  judge.jsonl, its rulings.
+
+  Args:
+    config: a whole config.
+    folder: of the evaluation.
+    name: the policy's.
+    rows: its own; those with a probe are not graded.
+    examples: the questions.
+
+  Returns:
+    One table; none where the data set is no benchmark and there is no judge,
+    as the other tables say all.
+  """
+  data, settings = config.data.name, config.eval.judge
+  if data not in _NAMES and not settings.url:
+    return []
+  judge = about = None
+  if settings.url:
+    judge = Judge(JudgeConfig(**settings), folder / "judge.jsonl")
+    about = settings.to_dict() | {"prompt": judge_lib.PROMPT_VERSION}
+  asked = {example.id: example for example in words(examples)}
+  grades = grade(rows, asked, judge)
+  found = table(data, name, grades, settings.model)
+  _save(folder, grades, found, about)
+  return [found]
+
+
+def grade(
+  rows: Sequence[Item],
+  asked: Mapping[str, Example],
+  judge: grading.Judge | None = None,
+) -> dict[int, list[Grade]]:
+  """The grades of the rows without a probe, by budget.
+
+  Raises:
+    UserError: a row is of no question.
+  """
+  own = [row for row in rows if row.probe == "none"]
+  unknown = next((row.id for row in own if row.id not in asked), None)
+  if unknown is not None:
+    raise UserError(
+      f"the evaluation has an answer to {unknown!r}, which is no question of "
+      "this config's data: evaluate again in another --workdir"
+    )
+  found = grading.grade(
+    [row.prediction for row in own], [asked[row.id] for row in own], judge
+  )
+  grades: dict[int, list[Grade]] = {}
+  for row, one in zip(own, found):
+    grades.setdefault(row.budget, []).append(one)
+  return grades
+
+
+def _save(folder, grades, found: ResultTable, judge) -> None:
+  lines = (
+    json.dumps({"budget": budget} | dataclasses.asdict(one)) + "\n"
+    for budget, own in grades.items()
+    for one in own
+  )
+  files.atomic_write(folder / "grades.jsonl", "".join(lines).encode())
+  ((policy, cells),) = found.rows
+  numbers = {
+    column.title: cell._asdict() if isinstance(cell, Estimate) else cell
+    for column, cell in zip(found.columns, cells)
+  }
+  content = {"policy": policy, "judge": judge, "score": numbers}
+  text = json.dumps(content, indent=2) + "\n"
+  files.atomic_write(folder / "scores.json", text.encode())
+
+
+def table(
+  data: str,
+  name: str,
+  grades: Mapping[int, Sequence[Grade]],
+  judge: str = "",
+) -> ResultTable:
+  """The benchmark's table: a row for the policy, budgets side by side.
+
+  Args:
+    data: the data set's name.
+    name: the policy's.
+    grades: by budget.
+    judge: the judge's model, or ''.
+  """
+  score = _rotated if data in _ROTATED else _plain
+  columns, cells = [], []
+  for budget, found in grades.items():
+    for column, cell in score(found):
+      columns.append(dataclasses.replace(column, group=f"{budget:,} tokens"))
+      cells.append(cell)
+  caption = _ROTATED_CAPTION if data in _ROTATED else _CAPTION
+  caption += f" What the rules leave open was judged by {judge}." * bool(judge)
+  title = f"Score on {_NAMES.get(data, data)}"
+  return ResultTable(title, tuple(columns), ((name, tuple(cells)),), caption)
+
+
+_CAPTION = "In percent, with 95 % confidence intervals over questions."
+_ROTATED_CAPTION = (
+  "In percent, with 95 % confidence intervals over questions. The benchmark's "
+  "score is the mean over the four rotations of the options; all four: "
+  "questions right in every rotation."
+)
+
+
+def _plain(grades: Sequence[Grade]) -> list[tuple[Column, Cell]]:
+  """Overall and by category; the questions that no judge could decide."""
+  shares = {hr_bench.OVERALL: grading.share(grades)}
+  shares |= grading.by_category(grades)
+  cells = [(_percent(part), _estimate(share)) for part, share in shares.items()]
+  return [*cells, *_invalid(shares[hr_bench.OVERALL].invalid)]
+
+
+def _rotated(grades: Sequence[Grade]) -> list[tuple[Column, Cell]]:
+  """The mean over the rotations, and all four, overall and by category."""
+  cells, parts = [], hr_bench.score(grades)
+  for name, part in parts.items():
+    cells.append((_percent(name), _score(part)))
+    cells.append((_percent(f"{name}, all four"), _estimate(part.consistent)))
+  overall = parts[hr_bench.OVERALL]
+  if overall.incomplete:
+    column = Column("questions without all four", digits=0)
+    cells.append((column, float(overall.incomplete)))
+  return [*cells, *_invalid(overall.invalid)]
+
+
+def _score(part: hr_bench.Part) -> Cell:
+  """The benchmark's mean, with the interval over questions about it."""
+  if part.accuracy is None or part.estimate is None:
+    return part.accuracy
+  return part.estimate._replace(mean=part.accuracy)
+
+
+def _percent(name: str) -> Column:
+  return Column(name, scale=100, better="high")
+
+
+def _estimate(share: grading.Share) -> Estimate | None:
+  if not share.valid:
+    return None
+  return statistics.proportion(share.correct, share.valid)
+
+
+def _invalid(number: int) -> list[tuple[Column, Cell]]:
+  return [(Column("invalid", digits=0), float(number))] if number else []

@@ -1,0 +1,51 @@
+"""Batches by image size: every question once, in few capacities."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfpc_jax.evaluation import buckets
+from lfpc_jax.evaluation.buckets import Part
+
+LARGEST = (400, 800)
+_sizes = st.tuples(st.integers(1, 400), st.integers(1, 800))
+
+
+def test_questions_of_a_size_are_asked_together_the_largest_first():
+  small, wide, large = (100, 200), (101, 201), (300, 700)
+  sizes = [small, wide, large, small, wide, small]
+  assert buckets.cut(sizes, LARGEST, 2) == [
+    Part((2,), (400, 800)),
+    Part((0, 3), (100, 200)),
+    Part((5,), (100, 200)),
+    Part((1, 4), (200, 400)),
+  ]
+
+
+def test_a_bucket_that_fills_no_batch_is_joined_to_what_holds_all():
+  tall, wide = (380, 100), (90, 350)
+  parts = buckets.cut([tall, wide, wide], LARGEST, 2)
+  assert parts == [Part((0,), (400, 400)), Part((1, 2), (100, 400))]
+  (part,) = buckets.cut([tall, wide], LARGEST, 3)
+  assert part == Part((0, 1), (400, 400))
+  assert part.filled(3) == (0, 1, 0)
+
+
+def test_what_exceeds_the_largest_is_left_to_be_refused():
+  (part,) = buckets.cut([(401, 20)], LARGEST, 2)
+  assert part.capacity == (400, 200)
+
+
+@given(st.lists(_sizes, min_size=1, max_size=40), st.integers(1, 5))
+def test_every_question_comes_once_and_fits(sizes, batch):
+  parts = buckets.cut(sizes, LARGEST, batch)
+  found = [number for part in parts for number in part.numbers]
+  assert sorted(found) == list(range(len(sizes)))
+  assert len({part.capacity for part in parts}) <= 9
+  for part in parts:
+    assert 1 <= len(part.numbers) <= batch == len(part.filled(batch))
+    assert list(part.numbers) == sorted(part.numbers)
+    for number in part.numbers:
+      assert all(
+        s <= c <= most
+        for s, c, most in zip(sizes[number], part.capacity, LARGEST)
+      )
