@@ -12,6 +12,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax import parallel
 from lfpc_jax.models import attention, lora, rotary
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.layers import dense, rms_norm, swiglu
@@ -134,6 +135,14 @@ def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
   return attention.merge(shared, own).reshape(q.shape)
 
 
+def _store(cache, new, number, slots):
+  """cache[number, p, g, slots[p, g, i]] = new[p, g, i]; beyond it nothing."""
+  rows = jnp.arange(slots.shape[0])[:, None, None]
+  cols = jnp.arange(slots.shape[1])[None, :, None]
+  place = (number, rows, cols, slots)
+  return cache.at[place].set(new.astype(cache.dtype), mode="drop")
+
+
 def extend(
   config: PolicyConfig,
   params: Params,
@@ -161,8 +170,6 @@ def extend(
   """
   angles = rotary.text_angles(config.text, positions)
   x = x.astype(config.dtype)
-  rows = jnp.arange(x.shape[0])[:, None, None]
-  cols = jnp.arange(x.shape[1])[None, :, None]
   shared = (lora.adapt(config, params), prefix.k, prefix.v)
 
   def whole(x, layer):
@@ -177,10 +184,9 @@ def extend(
     x, keys, values, number = carry
     layer, prefix_k, prefix_v = layer
     q, k, v = project(config, layer, x, angles)
-    place = (number, rows, cols, slots)
     # The whole cache is the carry and is written in place: no copy per layer.
-    keys = keys.at[place].set(k.astype(keys.dtype), mode="drop")
-    values = values.at[place].set(v.astype(values.dtype), mode="drop")
+    keys = store(keys, k, number, slots)
+    values = store(values, v, number, slots)
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
     mixed = suffix_attention(
@@ -188,6 +194,10 @@ def extend(
     )
     return (finish(config, layer, x, mixed), keys, values, number + 1), None
 
+  # Or else all devices would get the new keys of all prompts.
+  row = ("prompt", "rollout")
+  whole_cache = ("layers", *row)
+  store = parallel.per_shard(_store, (whole_cache, row, (), row), whole_cache)
   if cache is None:
     x, _ = jax.lax.scan(_maybe_remat(config, whole), x, shared)
   else:
