@@ -145,6 +145,7 @@ def test_another_evaluation_does_not_go_on_from_it(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_the_shipped_policy_answers_alike_at_any_capacity(
   tmp_path, monkeypatch
 ):
