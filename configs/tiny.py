@@ -182,7 +182,7 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     config.gap.mode = "none"
     # Each view is twenty times as large as stage 1's: a demonstration on two
     # cores cannot afford as many steps. experiments/main_table takes as many.
-    config.train.steps = 30
+    config.train.steps = 20
     return config
   if variant in ("stage2", "control"):
     config.data.difficulty = "hard"

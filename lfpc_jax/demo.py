@@ -8,6 +8,8 @@ evaluates all of them on held-out scenes. Interrupted at any moment and started
 again, it goes on; what is finished is not done again.
 """
 
+from collections.abc import Iterator
+import contextlib
 import itertools
 import pathlib
 import sys
@@ -28,7 +30,7 @@ DIFFICULTIES = ("easy", "hard")
 # minutes on two cores.
 _EVALUATIONS = (
   ("easy", 16, 384, 128),
-  ("easy", 324, 128, 64),
+  ("easy", 324, 64, 64),
   ("hard", 16, 384, 128),
 )
 _PROBES = "eval.probes=('truth','noise')"
@@ -54,6 +56,17 @@ def load(variant: str, workdir: pathlib.Path, quick: bool, *changes: str):
   return config_lib.freeze(config)
 
 
+@contextlib.contextmanager
+def _remedy(workdir: pathlib.Path) -> Iterator[None]:
+  """Adds to an error what helps here, where directories are not a choice."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(
+      f"{error} (or begin the demonstration again: remove {workdir})"
+    ) from error
+
+
 def train_all(workdir: pathlib.Path, quick: bool, say) -> None:
   """Trains baseline, stage 1, and stage 2 from stage 1's policy."""
   from lfpc_jax.rl.trainer import Trainer
@@ -63,12 +76,8 @@ def train_all(workdir: pathlib.Path, quick: bool, say) -> None:
     start = f"policy.checkpoint={workdir / 'stage1'}"
     changes = (start,) if variant == "stage2" else ()
     config = load(variant, workdir, quick, *changes)
-    try:
+    with _remedy(workdir):
       state = Trainer(config, workdir / variant).run()
-    except UserError as error:
-      raise UserError(
-        f"{error} (or begin the demonstration again: remove {workdir})"
-      ) from error
     if state is None:
       raise SystemExit(130)
 
@@ -89,13 +98,14 @@ def evaluate_all(workdir: pathlib.Path, quick: bool, say) -> None:
     for name, folder in POLICIES.items():
       say(f"evaluation on {difficulty} scenes at {budget} tokens: {name}")
       checkpoint = str(workdir / folder) if folder else ""
-      command.evaluate_into(
-        _evaluation(workdir, difficulty, budget, name),
-        config,
-        runners[budget],
-        name,
-        checkpoint,
-      )
+      with _remedy(workdir):
+        command.evaluate_into(
+          _evaluation(workdir, difficulty, budget, name),
+          config,
+          runners[budget],
+          name,
+          checkpoint,
+        )
 
 
 POLICIES = {

@@ -58,7 +58,8 @@ def results_of(
     found = [command.load_results(place)[1][0] for place in places]
     questions = found[0].accuracy.count
     each[name] = [result.accuracy.mean for result in found]
-    rows.append(summary.over_seeds(name, found))
+    label = name if folder == "pretrained" else f"{name} ({len(found)} seeds)"
+    rows.append(summary.over_seeds(label, found))
   return rows, each, questions
 
 
@@ -88,8 +89,7 @@ def main(argv: list[str]) -> None:
   for setting, title in SETTINGS.items():
     rows, each, questions = results_of(workdir, setting)
     if rows:
-      seeds = max(map(len, each.values()))
-      title = f"{title}; {questions:,} questions, {seeds} seeds"
+      title = f"{title}; {questions:,} questions"
       caption = (
         "In percent; 95 % confidence intervals over the seeds, of the "
         "pretrained policy over questions."
@@ -105,7 +105,8 @@ def main(argv: list[str]) -> None:
     if (seed / folder / "metrics.jsonl").exists()
     for curve in plots.curves_from_metrics({name: read_metrics(seed / folder)})
   ]
-  plots.learning_curves(curves, output / "curves.svg", quantities=_CURVES)
+  if curves:
+    plots.learning_curves(curves, output / "curves.svg", quantities=_CURVES)
   print("\n\n".join(parts))
 
 

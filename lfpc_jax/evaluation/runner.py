@@ -53,6 +53,8 @@ class Evaluation:
   def save(self, folder: pathlib.Path, manifest: dict[str, Any]) -> None:
     """Writes items, probes, records (.jsonl) and, last, evaluation.json."""
     folder.mkdir(parents=True, exist_ok=True)
+    # What says that the folder is whole must not outlive what it speaks of.
+    (folder / "evaluation.json").unlink(missing_ok=True)
     items_lib.save_items(folder / "items.jsonl", self.rows)
     found = probe_results.measure(manifest["policy"], self.rows)
     probe_results.save(folder / "probes.jsonl", found)
@@ -205,12 +207,14 @@ class Runner:
 
   def _pack(self, part: Part, examples):
     """The examples and, by budget, their batch of NumPy arrays."""
-    return examples, {
-      budget: dataclasses.replace(
-        agent.packer, image_capacity=part.capacity
-      ).pack(examples, [budget] * len(examples))
-      for budget, agent in self._agents.items()
-    }
+    packed, originals = {}, None
+    for budget, agent in self._agents.items():
+      packer = dataclasses.replace(agent.packer, image_capacity=part.capacity)
+      batch = packer.pack(examples, [budget] * len(examples))
+      # The same at all budgets, and by far the most of it: kept once.
+      originals = batch.originals if originals is None else originals
+      packed[budget] = dataclasses.replace(batch, originals=originals)
+    return examples, packed
 
   def _run_part(
     self, name, params, step, part, full, packed, budget, progress
@@ -258,7 +262,7 @@ class Runner:
     """
     began = time.perf_counter()
     agent, part = self._agents[budget], full[: len(numbers)]
-    key = jax.device_put(jax.random.key(self.config.eval.seed))
+    key = jax.random.key(self.config.eval.seed)  # on the mesh, if there is one
     trajectory = self._rollouts[budget](
       params, batch, agent.texts, key, jnp.int32(probe), prefix
     )

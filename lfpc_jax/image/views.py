@@ -172,8 +172,8 @@ def render_view(
 
   Equals the Qwen image processor on `PIL.Image.crop(box)`, up to one of 256
   levels in few pixels, where Pillow resizes the width first: always before
-  version 13, and from then on at most sizes. The time is that of the box and the grid, whatever
-  the sizes of the original and the capacity.
+  version 13, and from then on at most sizes. The time is that of the box and
+  the grid, whatever the sizes of the original and the capacity.
 
   Args:
     original: u8[H, W, 3].

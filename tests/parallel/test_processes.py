@@ -91,6 +91,7 @@ def _assert_same(found, wanted):
     assert row["sampler_gap"] < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_processes_do_what_one_does(data, alone, tmp_path):
   _assert_same(_run(data, tmp_path / "run", 2, 1), alone)

@@ -24,6 +24,8 @@ from lfpc_jax.pretraining import (
   writer as writer_lib,
 )
 
+pytestmark = pytest.mark.slow  # compiles the losses with their gradients
+
 
 @pytest.fixture(scope="module")
 def tokenizer():

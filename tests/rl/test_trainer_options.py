@@ -129,6 +129,7 @@ ROW = dict(
   reward=0.5,
   accuracy=0.5,
   tool_rate=0.0,  # never calls
+  skipped=0.0,
   failed_calls=0.0,
   endless_calls=0.0,
   box_area=0.0,

@@ -17,6 +17,8 @@ from lfpc_jax.rl import trainer as trainer_lib
 from lfpc_jax.rl import watching
 from tests import small_scenes
 
+pytestmark = pytest.mark.slow  # compiles and runs the real trainer
+
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny.py"
 CHANGES = (
   "gap.tokens=4",

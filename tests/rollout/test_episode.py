@@ -7,7 +7,7 @@ import pytest
 
 from lfpc_jax.rollout.probes import Probe
 from lfpc_jax.rollout.tool_call import Failure
-from lfpc_jax.rollout.types import CROPPED, NO_CALL, Stop
+from lfpc_jax.rollout.types import CROPPED, NO_CALL, NO_ROOM, Stop
 from tests.models import oracle
 from tests.rollout import reference_episode, scripted_policy
 
@@ -26,7 +26,7 @@ FATES = {
     Stop.TURNS,
   ),
   "never ends": ([NO_CALL], Stop.TURN_LENGTH),
-  "long turns": ([CROPPED, NO_CALL], Stop.RESPONSE_LENGTH),
+  "long turns": ([CROPPED, NO_ROOM], Stop.RESPONSE_LENGTH),
   "spelled end": ([CROPPED, NO_CALL], Stop.ANSWERED),
   "spelled end of no JSON": ([Failure.NOT_JSON, NO_CALL], Stop.ANSWERED),
   "spelled end, goes on": ([CROPPED, NO_CALL], Stop.ANSWERED),
