@@ -363,7 +363,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     split_sizes={split: getattr(args, split) for split in SPLIT_SIZES},
     seed=args.seed,
   )
-  print(prepare(args.data_dir, config))
+  # Imported here: the workers' copy of this module needs no JAX.
+  from lfpc_jax import config as config_lib
+
+  with config_lib.plain_errors():
+    print(prepare(args.data_dir, config))
 
 
 if __name__ == "__main__":
