@@ -134,6 +134,7 @@ def test_an_error_that_comes_too_late_was_not_told(asked):
   assert stop == Stop.TURNS
 
 
+@pytest.mark.slow  # compiles the rollout in one and in parts
 def test_turn_by_turn_is_the_one_program(asked):
   ready, params, found, states = asked("crop and answer")
   agent = ready.agent

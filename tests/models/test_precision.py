@@ -51,6 +51,7 @@ def _ours(setup, **fields):
   return scores[0, 0, :length]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
 def test_bfloat16_compute_is_no_worse_than_transformers(setup, stored):
   reference, theirs = setup[-2:]

@@ -15,6 +15,8 @@ from lfpc_jax.rl import precision
 from lfpc_jax.rl.update import Learner, Lesson, UpdateConfig
 from tests.rollout import scripted_policy
 
+pytestmark = pytest.mark.slow  # compiles an update
+
 _POLICY = dataclasses.replace(
   scripted_policy.config(), lora=LoraConfig(rank=2, targets=("q", "o", "up"))
 )
