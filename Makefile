@@ -26,7 +26,7 @@ $(VENV)/.setup: requirements.txt
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || \
 	  $(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -r requirements.txt
+	  -r requirements.txt --editable .
 	@touch $@
 
 $(VENV)/.setup-dev: $(VENV)/.setup requirements-dev.txt
@@ -38,7 +38,7 @@ demo: setup
 	$(BIN)/python -m lfpc_jax.demo --workdir=runs/demo
 
 test: $(VENV)/.setup-dev
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
+	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
 
 lint: $(VENV)/.setup-dev
 	$(BIN)/ruff check .

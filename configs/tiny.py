@@ -133,7 +133,7 @@ def _base() -> ml_collections.ConfigDict:
     steps=60,
     report_every=10,  # steps from one report.html to the next; 0: none
     report_prompts=4,  # questions of the step in it, with all their rollouts
-    tensorboard=True,  # event files in the workdir: milliseconds a step
+    tensorboard=True,  # event files in the workdir
     max_skipped=3,  # steps without a finite gradient, in a row, end the run
     wandb="",  # a project of Weights & Biases; '': do not send anything
   )

@@ -186,11 +186,17 @@ def load_params(agent: Agent, checkpoint: str) -> Params:
   A checkpoint may be a run's directory (its latest step), a step's directory,
   or another directory of published files. Each device reads its part of the
   parameters, as the active mesh has it.
+
+  Raises:
+    UserError: there is none, it is damaged, or it is of another policy.
   """
   shardings = parameters.shardings(agent.policy)
   if checkpoint and not list(pathlib.Path(checkpoint).glob("*.safetensors")):
     return _restore(agent, checkpoint, shardings)
   source = checkpoint or agent.directory
+  if checkpoint:
+    stored = model_config.load_config(source)
+    model_config.check_same(agent.policy, stored, source)
   _, params = published.load(source, agent.policy, agent.precision, shardings)
   return _with_adapters(agent, params)
 

@@ -131,7 +131,7 @@ def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
   tables, shown = [], []
   for difficulty in DIFFICULTIES:
     found, by_policy = [], {name: [] for name in POLICIES}
-    budgets = [of[1] for of in _EVALUATIONS if of[0] == difficulty]
+    budgets = [budget for d, budget, *_ in _EVALUATIONS if d == difficulty]
     for name, budget in itertools.product(POLICIES, budgets):
       folder = _evaluation(workdir, difficulty, budget, name)
       rows, of_policy, records = command.load_results(folder)

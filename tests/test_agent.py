@@ -1,7 +1,9 @@
 """The policy with all that surrounds it, as a config names it."""
 
 import dataclasses
+import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -121,6 +123,28 @@ def test_parameters_of_another_published_directory(made, tmp_path):
   path = tmp_path / "model"
   published.save(path, made.policy, doubled, jnp.float32, TINY)
   _equal(agent.load_params(made, str(path)), doubled)
+
+
+@pytest.mark.parametrize(
+  "section, key, value, says",
+  [
+    ("", "rms_norm_eps", 1e-5, "text.norm_epsilon is 1e-05, and 1e-06"),
+    ("", "image_token_id", 3, "image_token_id is 3"),
+    ("vision_config", "fullatt_block_indexes", [], "full_attention_blocks"),
+    ("", "model_type", "llama", "only Qwen2.5-VL"),
+  ],
+)
+def test_files_of_a_policy_that_computes_otherwise_are_refused(
+  made, tmp_path, section, key, value, says
+):
+  """Their tensors have the right shapes."""
+  path = tmp_path / "model"
+  shutil.copytree(TINY, path)
+  config = json.loads((path / "config.json").read_text())
+  (config[section] if section else config)[key] = value
+  (path / "config.json").write_text(json.dumps(config))
+  with pytest.raises(UserError, match=says):
+    agent.load_params(made, str(path))
 
 
 def test_a_program_serves_published_and_restored_parameters(made, tmp_path):

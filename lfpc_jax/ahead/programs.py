@@ -19,7 +19,7 @@ from lfpc_jax.ahead import cost
 from lfpc_jax.models import lora
 from lfpc_jax.rl import placement
 from lfpc_jax.rl.update import Learner, Lesson
-from lfpc_jax.rollout import episode
+from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.types import Batch, Trajectory
 
 
@@ -111,7 +111,7 @@ def training(agent: Agent, learner: Learner, prompts: int) -> list[Program]:
     ),
   ]
   if frozen:
-    encode = functools.partial(episode.encode_views, policy, capacity=capacity)
+    encode = functools.partial(encoding.encode_views, policy, capacity=capacity)
     plain = dataclasses.replace(batch, visual=None)
     found.insert(
       0,
@@ -130,7 +130,7 @@ def evaluation(agent: Agent, prompts: int) -> list[Program]:
   policy, capacity = agent.policy, agent.packer.view_capacity
   params = placement.abstract_params(policy, agent.precision)
   batch, sizes = batch_shapes(agent, prompts), _sizes(agent, prompts)
-  prefill = functools.partial(episode.encode_prompt, policy, capacity=capacity)
+  prefill = functools.partial(encoding.encode_prompt, policy, capacity=capacity)
   rollout = episode.Rollout(policy, agent.episodes, capacity)
   probe = _whole(jax.ShapeDtypeStruct((), jnp.int32))
   return [

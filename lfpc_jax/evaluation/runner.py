@@ -29,7 +29,7 @@ from lfpc_jax.models.parameters import Params
 from lfpc_jax.report.records import RolloutRecord, save_records
 from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
-from lfpc_jax.rollout import episode
+from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.probes import Probe
 
 
@@ -101,7 +101,7 @@ class Runner:
     }
     self._prefills = {
       budget: jax.jit(
-        functools.partial(episode.encode_prompt, agent.policy, capacity=budget)
+        functools.partial(encoding.encode_prompt, agent.policy, capacity=budget)
       )
       for budget, agent in self._agents.items()
     }
@@ -230,10 +230,12 @@ class Runner:
     prefix = jax.block_until_ready(prefix)
     prefilled = time.perf_counter() - began
     numbers = part.numbers[self.share.rows]
+    key = jax.random.key(self.config.eval.seed)  # on the mesh, if there is one
+    key = jax.random.fold_in(key, step)
     rows, records = [], []
     for k, probe in enumerate(self.probes, 1):
       new, shown, seconds = self._run_batch(
-        name, params, numbers, full, batch, prefix, budget, probe
+        name, params, key, numbers, full, batch, prefix, budget, probe
       )
       rows += zip(numbers, new)
       if probe is Probe.NONE:
@@ -253,7 +255,7 @@ class Runner:
     )
 
   def _run_batch(
-    self, name, params, numbers, full, batch, prefix, budget, probe
+    self, name, params, key, numbers, full, batch, prefix, budget, probe
   ):
     """Rows and records of this process, and the seconds to the verdicts.
 
@@ -262,7 +264,6 @@ class Runner:
     """
     began = time.perf_counter()
     agent, part = self._agents[budget], full[: len(numbers)]
-    key = jax.random.key(self.config.eval.seed)  # on the mesh, if there is one
     trajectory = self._rollouts[budget](
       params, batch, agent.texts, key, jnp.int32(probe), prefix
     )

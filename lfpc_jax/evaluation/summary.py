@@ -75,10 +75,21 @@ def summarise(
   return results
 
 
+_SHARES = (
+  "accuracy",
+  "tool_rate",
+  "valid_box_rate",
+  "iou",
+  "coverage",
+  "area",
+)
+
+
 def over_seeds(name: str, results: Sequence[PolicyResult]) -> PolicyResult:
   """One row of several seeds at one budget: means, intervals over the seeds.
 
-  A single seed's intervals stay those over its questions.
+  A share's interval ends at 0 and 1, where Student's t knows no end. A single
+  seed's intervals stay those over its questions.
   """
   if len(results) == 1:
     return dataclasses.replace(results[0], policy=name)
@@ -87,7 +98,10 @@ def over_seeds(name: str, results: Sequence[PolicyResult]) -> PolicyResult:
     values = [getattr(result, field.name) for result in results]
     if field.name not in ("policy", "budget") and None not in values:
       means = [value.mean for value in values]
-      fields[field.name] = statistics.mean_over_seeds(means)
+      found = statistics.mean_over_seeds(means)
+      if field.name in _SHARES:
+        found = found._replace(low=max(0, found.low), high=min(1, found.high))
+      fields[field.name] = found
   return PolicyResult(name, results[0].budget, **fields)
 
 

@@ -199,39 +199,53 @@ PUBLISHED = {
 }
 """Qwen2.5-VL-Instruct as published; vision widths are 1280 throughout."""
 
-# (our field, published key), for config.json in both directions
+# Our field, published key, and the value that transformers gives a file
+# without the key: some published files hold only what differs from it.
 _VISION_KEYS = (
-  ("depth", "depth"),
-  ("width", "hidden_size"),
-  ("mlp_width", "intermediate_size"),
-  ("heads", "num_heads"),
-  ("patch_size", "patch_size"),
-  ("merge_size", "spatial_merge_size"),
-  ("temporal_patch_size", "temporal_patch_size"),
-  ("window_size", "window_size"),
-  ("full_attention_blocks", "fullatt_block_indexes"),
+  ("depth", "depth", 32),
+  ("width", "hidden_size", 3584),
+  ("mlp_width", "intermediate_size", 3420),
+  ("heads", "num_heads", 16),
+  ("patch_size", "patch_size", 14),
+  ("merge_size", "spatial_merge_size", 2),
+  ("temporal_patch_size", "temporal_patch_size", 2),
+  ("window_size", "window_size", 112),
+  ("full_attention_blocks", "fullatt_block_indexes", (7, 15, 23, 31)),
 )
 _TEXT_KEYS = (
-  ("vocab_size", "vocab_size"),
-  ("width", "hidden_size"),
-  ("mlp_width", "intermediate_size"),
-  ("depth", "num_hidden_layers"),
-  ("heads", "num_attention_heads"),
-  ("kv_heads", "num_key_value_heads"),
-  ("norm_epsilon", "rms_norm_eps"),
-  ("max_positions", "max_position_embeddings"),
+  ("vocab_size", "vocab_size", 152_064),
+  ("width", "hidden_size", 8192),
+  ("mlp_width", "intermediate_size", 29_568),
+  ("depth", "num_hidden_layers", 80),
+  ("heads", "num_attention_heads", 64),
+  ("kv_heads", "num_key_value_heads", 8),
+  ("norm_epsilon", "rms_norm_eps", 1e-5),
+  ("max_positions", "max_position_embeddings", 32_768),
 )
-
-
-def _tuples(value: Any) -> Any:
-  return tuple(value) if isinstance(value, list) else value
+_LISTS = ("full_attention_blocks",)
+_MAY_BE_0 = ("norm_epsilon",)
 
 
 def _pick(data: dict, keys: tuple, where: str) -> dict[str, Any]:
-  missing = [key for _, key in keys if key not in data]
-  if missing:
-    raise UserError(f"{where}: missing {', '.join(missing)}")
-  return {ours: _tuples(data[key]) for ours, key in keys}
+  """Our fields of a section.
+
+  Raises:
+    UserError: a value has another type or sign than the field wants.
+  """
+  found = {}
+  for ours, key, default in keys:
+    value = data.get(key, default)
+    if ours in _LISTS:
+      good = isinstance(value, (list, tuple))
+      good = good and all(type(x) is int for x in value)
+      value = tuple(value) if good else value
+    else:
+      kinds = (int, float) if isinstance(default, float) else (int,)
+      good = type(value) in kinds and (value > 0 or ours in _MAY_BE_0)
+    if not good:
+      raise UserError(f"{where}: {key}={value!r} is no size of a Qwen2.5-VL")
+    found[ours] = value
+  return found
 
 
 def from_published(
@@ -239,14 +253,16 @@ def from_published(
 ) -> PolicyConfig:
   """Reads a published config, flat (the hub's files) or nested (newer ones).
 
+  A key that is not there has transformers' own default.
+
   Args:
     data: parsed config.json.
     where: named in errors.
     **extra: further PolicyConfig fields, such as `dtype`.
 
   Raises:
-    UserError: another architecture, a missing key, or a feature that the
-      policy does not have (sliding windows, scaled rotary positions).
+    UserError: another architecture, a value that is no size, or a feature
+      that the policy does not have (sliding windows, scaled rotary positions).
   """
   kind = data.get("model_type") if isinstance(data, dict) else None
   if kind != "qwen2_5_vl":
@@ -271,13 +287,8 @@ def from_published(
   theta = rope.get("rope_theta", text.get("rope_theta", 1_000_000.0))
   channels = vision.get("in_channels", vision.get("in_chans", 3))
   vision_rope = vision.get("rope_parameters") or {}
-  vision = {
-    "temporal_patch_size": 2,
-    "window_size": 112,
-    "patch_size": 14,
-    "spatial_merge_size": 2,
-    **vision,
-  }
+  if text.get("num_key_value_heads", 0) is None:
+    text = text | {"num_key_value_heads": text.get("num_attention_heads", 64)}
   return PolicyConfig(
     vision=VisionConfig(
       channels=channels,
@@ -289,8 +300,9 @@ def from_published(
       mrope_section=tuple(rope.get("mrope_section", (16, 24, 24))),
       **_pick(text, _TEXT_KEYS, where),
     ),
-    tie_word_embeddings=bool(
-      data.get("tie_word_embeddings", text.get("tie_word_embeddings", False))
+    # Older nested files have it inside, beside the outer default.
+    tie_word_embeddings=any(
+      bool(part.get("tie_word_embeddings")) for part in (data, text)
     ),
     image_token_id=int(data.get("image_token_id", 151_655)),
     **extra,
@@ -304,7 +316,7 @@ def to_published(config: PolicyConfig, **extra: Any) -> dict[str, Any]:
     config: the policy.
     **extra: further top-level keys (token ids, dtype) to store.
   """
-  vision = {key: getattr(config.vision, ours) for ours, key in _VISION_KEYS}
+  vision = {key: getattr(config.vision, ours) for ours, key, _ in _VISION_KEYS}
   vision["fullatt_block_indexes"] = list(vision["fullatt_block_indexes"])
   vision |= {
     "model_type": "qwen2_5_vl",
@@ -319,7 +331,7 @@ def to_published(config: PolicyConfig, **extra: Any) -> dict[str, Any]:
       "rope_type": "axial",
       "rope_theta": config.vision.rope_theta,
     }
-  text = {key: getattr(config.text, ours) for ours, key in _TEXT_KEYS}
+  text = {key: getattr(config.text, ours) for ours, key, _ in _TEXT_KEYS}
   return {
     "architectures": ["Qwen2_5_VLForConditionalGeneration"],
     "model_type": "qwen2_5_vl",
@@ -358,3 +370,33 @@ def load_config(directory: str | pathlib.Path, **extra: Any) -> PolicyConfig:
   except ValueError as error:
     raise UserError(f"{path} is not valid JSON ({error})") from error
   return from_published(data, where=str(path), **extra)
+
+
+def check_same(config: PolicyConfig, other: PolicyConfig, where: Any) -> None:
+  """Refuses files of a policy that computes something else.
+
+  Args:
+    config: the policy that the files should hold.
+    other: what their config.json says.
+    where: named in errors.
+
+  Raises:
+    UserError: a size, or anything else that changes a number, differs.
+  """
+  pairs = [
+    *((part, getattr(config, part), getattr(other, part)) for part in _PARTS),
+    ("", config, other),
+  ]
+  for part, ours, theirs in pairs:
+    names = _SHARED if not part else [f.name for f in dataclasses.fields(ours)]
+    for name in names:
+      a, b = getattr(ours, name), getattr(theirs, name)
+      if a != b:
+        raise UserError(
+          f"{where}: {part and part + '.'}{name} is {b}, and {a} in the policy "
+          "of --config.policy.path: give the path of the same model"
+        )
+
+
+_PARTS = ("text", "vision")
+_SHARED = ("tie_word_embeddings", "image_token_id")

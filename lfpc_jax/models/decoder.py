@@ -87,17 +87,6 @@ def prefill(
     positions: three-axis rotary positions i32[P, S, 3].
     length: filled slots i32[P], at least 1.
   """
-  return run_prefix(config, params, x, positions, length)[1]
-
-
-def run_prefix(
-  config: PolicyConfig,
-  params: Params,
-  x: jax.Array,
-  positions: jax.Array,
-  length: jax.Array,
-) -> tuple[jax.Array, PrefixCache]:
-  """`prefill`, with the last layer's hidden states [P, S, D] before."""
   angles = rotary.text_angles(config.text, positions)
   slot = jnp.arange(x.shape[1])
   mask = (slot[:, None] >= slot[None])[None]
@@ -109,8 +98,8 @@ def run_prefix(
 
   x = x.astype(config.dtype)
   layers = lora.adapt(config, params)
-  x, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, layers)
-  return x, PrefixCache(k, v, length)
+  _, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, layers)
+  return PrefixCache(k, v, length)
 
 
 def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):

@@ -29,7 +29,7 @@ from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.skipped import SkippedSteps
 from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
 from lfpc_jax.rl.watching import Seen, Watch
-from lfpc_jax.rollout import episode
+from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.types import Batch
 from lfpc_jax.stopping import StopSignal
 
@@ -149,7 +149,7 @@ class Trainer:
     if "vision" not in lora.frozen_parts(params, self.config.policy.freeze):
       return None
     policy, capacity = self.agent.policy, self.capacity
-    return episode.encode_views(policy, params, batch, capacity)
+    return encoding.encode_views(policy, params, batch, capacity)
 
   def train_step(
     self, state: TrainState, prepared: Prepared, reference: Any = None

@@ -24,7 +24,7 @@ from lfpc_jax.models import decoder, lora, parameters
 from lfpc_jax.models import policy as policy_lib
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rollout import episode
+from lfpc_jax.rollout import encoding
 from lfpc_jax.rollout.types import Batch, EpisodeConfig, Trajectory
 
 LOSSES = ("token_mean", "sequence_mean", "constant")
@@ -131,9 +131,9 @@ def token_log_probabilities(
     f32[P, G, T] each; slot t is the token in slot t given all before it.
     Slot 0 is the prompt's and has 0.
   """
-  prefix = episode.encode_prompt(config, params, batch, capacity)
+  prefix = encoding.encode_prompt(config, params, batch, capacity)
   crops = [
-    episode.encode_crops(
+    encoding.encode_crops(
       config,
       params,
       batch.originals,

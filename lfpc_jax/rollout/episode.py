@@ -11,19 +11,15 @@ Nothing goes to the host in between.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 import dataclasses
 
 import jax
 import jax.numpy as jnp
 
-from lfpc_jax import parallel
-from lfpc_jax.image import views
-from lfpc_jax.image.views import View
-from lfpc_jax.models import decoder, policy, vision
+from lfpc_jax.models import decoder, policy
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rollout import observation, placing, probes, sampling
+from lfpc_jax.rollout import encoding, observation, placing, probes, sampling
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.types import (
   NO_CALL,
@@ -50,85 +46,6 @@ class State:
   done: jax.Array  # bool[P, G]
   key: jax.Array
   turn: jax.Array  # i32[]
-
-
-def encode_views(
-  config: PolicyConfig, params: Params, batch: Batch, capacity: int
-) -> jax.Array:
-  """Renders and encodes the global views, [P, N, D].
-
-  Args:
-    config: the policy.
-    params: its parameters; the tower alone is used.
-    batch: the prompts.
-    capacity: visual tokens of the largest global view, N.
-  """
-  height, width = batch.size[:, 0], batch.size[:, 1]
-  zero = jnp.zeros_like(height)
-  whole = jnp.stack([zero, zero, width, height], axis=-1)
-  render = parallel.per_shard(
-    lambda *args: views.render_views(*args, capacity),
-    (("prompt",),) * 3,
-    ("prompt",),
-  )
-  view = render(batch.originals, whole, batch.grid)
-  visual = vision.encode_views(config, params, view)
-  return parallel.constrain(visual, ("prompt", "visual_token", "features"))
-
-
-def encode_prompt(
-  config: PolicyConfig, params: Params, batch: Batch, capacity: int
-) -> decoder.PrefixCache:
-  """Prefills the prompts; encodes their views if the batch has them not.
-
-  The prompt's last token is left to the suffix, whose first output predicts
-  the policy's first token. Arguments as in `encode_views`.
-  """
-  visual = batch.visual
-  if visual is None:
-    visual = encode_views(config, params, batch, capacity)
-  x = policy.embed(config, params, batch.tokens, batch.visual_index, visual)
-  x = parallel.constrain(x, ("prompt", "prefix", "features"))
-  length = batch.length - 1
-  return decoder.prefill(config, params, x, batch.positions, length)
-
-
-def encode_crops(
-  config: PolicyConfig,
-  params: Params,
-  originals: jax.Array,
-  boxes: jax.Array,
-  grids: jax.Array,
-  valid: jax.Array,
-  capacity: int,
-  change: Callable[[View], View] = lambda view: view,
-) -> jax.Array:
-  """Cuts one crop per rollout from the originals and encodes it.
-
-  Args:
-    config: the policy.
-    params: its parameters.
-    originals: u8[P, Ho, Wo, 3].
-    boxes: in original pixels, i32[P, G, 4].
-    grids: (rows, cols) of the crops, i32[P, G, 2].
-    valid: which rollouts crop, bool[P, G].
-    capacity: visual tokens of the largest crop, N.
-    change: applied to the rendered crops [P, G], for probes.
-
-  Returns:
-    Visual tokens [P, G, N, D].
-  """
-  rows = ("prompt", "rollout")
-  render = parallel.per_shard(
-    lambda *args: views.render_crops(*args, capacity),
-    (("prompt",), rows, rows, rows),
-    rows,
-  )
-  view = change(render(originals, boxes, grids, valid))
-  flat = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), view)
-  visual = vision.encode_views(config, params, View(flat.patches, flat.grid))
-  visual = visual.reshape(*valid.shape, *visual.shape[1:])
-  return parallel.constrain(visual, (*rows, "visual_token", "features"))
 
 
 def _empty_trajectory(batch: Batch, config: EpisodeConfig) -> Trajectory:
@@ -203,7 +120,7 @@ class Rollout:
       texts: what the environment writes.
       key: of all sampling.
       probe: a probes.Probe i32[]; None leaves the probes out of the program.
-      prefix: what `encode_prompt` gives, if several rollouts share it.
+      prefix: what `encoding.encode_prompt` gives, if several rollouts share it.
     """
     params = placing.gathered(self.policy, params)
     prefix, state = self.start(params, batch, key, prefix)
@@ -223,7 +140,7 @@ class Rollout:
   ) -> tuple[decoder.PrefixCache, State]:
     """The prompts' cache, and the state before the first turn."""
     if prefix is None:
-      prefix = encode_prompt(self.policy, params, batch, self.capacity)
+      prefix = encoding.encode_prompt(self.policy, params, batch, self.capacity)
     trajectory = placing.by_prompt(_empty_trajectory(batch, self.config))
     p, g = trajectory.length.shape
     return prefix, State(
@@ -312,7 +229,7 @@ class Rollout:
       key = jax.random.fold_in(state.key, -1 - state.turn)
       return probes.replace_pixels(probe, key, view)
 
-    return encode_crops(
+    return encoding.encode_crops(
       self.policy,
       params,
       batch.originals,

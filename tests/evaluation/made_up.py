@@ -1,6 +1,7 @@
 """Evaluations whose rollouts are made up: everything but the policy runs."""
 
 import contextlib
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 from lfpc_jax import config as config_lib
 from lfpc_jax.data import loader
-from lfpc_jax.evaluation import command, runner
+from lfpc_jax.evaluation import command, items, runner
 from lfpc_jax.evaluation.items import Item
+from lfpc_jax.report.records import save_records
 from lfpc_jax.rollout.probes import Probe
 from lfpc_jax.rollout.types import CROPPED, NO_CALL, Stop, Trajectory
 from tests.gap_selection import sizes
@@ -53,6 +55,16 @@ def item(name, **changes):
     box=None,
   )
   return Item(name, **(fields | changes))
+
+
+def write_evaluation(folder, name, rows, records=(), **content):
+  """The files of an evaluation, as the evaluate command leaves them."""
+  folder.mkdir(parents=True)
+  items.save_items(folder / "items.jsonl", rows)
+  save_records(folder / "records.jsonl", list(records))
+  known = {"policy": name, "seconds_per_question": {"16": 0.5}}
+  (folder / "evaluation.json").write_text(json.dumps(known | content))
+  return folder
 
 
 def seven_if_shown(batch, probe):

@@ -12,8 +12,7 @@ from scipy import stats
 from lfpc_jax import compare, statistics
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import comparison
-from lfpc_jax.evaluation.items import Item, save_items
-from lfpc_jax.report.records import save_records
+from lfpc_jax.evaluation.items import save_items
 from tests.evaluation import made_up
 from tests.report import samples
 
@@ -35,18 +34,14 @@ def _rows(seed, budgets=(16, 64), questions=_QUESTIONS):
       crops = int(rng.random() > 0.3)
       for probe in ("none", "noise"):
         rows.append(
-          Item(
-            id=f"scene-{number:04d}",
+          made_up.item(
+            f"scene-{number:04d}",
             category=("easy", "hard")[number % 2],
             budget=budget,
             probe=probe,
             correct=bool(rng.random() < 0.5),
-            formed=True,
-            prediction="7",
             turns=1 + crops,
             crops=crops,
-            failed_calls=0,
-            stop="ANSWERED",
             iou=rng.random() if crops else None,
             coverage=rng.random() if crops else None,
             area=rng.random() if crops else None,
@@ -57,19 +52,14 @@ def _rows(seed, budgets=(16, 64), questions=_QUESTIONS):
 
 
 def _write(folder, name, rows, config=_CONFIG, checkpoint=""):
-  """An evaluation's folder, as the evaluate command leaves it."""
-  folder.mkdir(parents=True)
-  save_items(folder / "items.jsonl", rows)
-  records = samples.make_records(3, policies=(name,))
-  save_records(folder / "records.jsonl", records)
-  content = {
-    "policy": name,
-    "checkpoint": str(checkpoint),
-    "config": config,
-    "seconds_per_question": {"16": 0.1},
-  }
-  (folder / "evaluation.json").write_text(json.dumps(content))
-  return folder
+  return made_up.write_evaluation(
+    folder,
+    name,
+    rows,
+    samples.make_records(3, policies=(name,)),
+    checkpoint=str(checkpoint),
+    config=config,
+  )
 
 
 @pytest.fixture

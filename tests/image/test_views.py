@@ -209,19 +209,13 @@ def test_soft_float_is_float64():
   np.testing.assert_array_equal(got[1], -(-a.astype(np.int64) // b))
 
 
-def compare_with_processor(count, largest, capacity, seed):
+def compare_with_processor(sizes, largest, capacity, seed):
   """Renders random images of one canvas; one program for all of them."""
   rng = np.random.default_rng(seed)
   canvas = rng.integers(0, 256, (largest, largest, 3), np.uint8)
   original = jnp.asarray(canvas)
-  sizes = random_sizes(rng, 4 * count)
-  sizes = sizes[sizes.max(1) <= largest][:count].tolist()
-  assert len(sizes) == count
-  thin = min(largest, 200 * (largest // 200))
-  extremes = [[1, 1], [1, 150], [150, 1], [largest, largest]]
-  extremes += [[largest // 200, thin], [thin, largest // 200]]
   shares, others, before = [], [], render_view._cache_size()
-  for height, width in extremes + sizes:
+  for height, width in sizes:
     grid = published_grid(height, width, 4, capacity)
     view = render_view(
       original,
@@ -249,14 +243,33 @@ def compare_with_processor(count, largest, capacity, seed):
   assert render_view._cache_size() == before + 1
 
 
+def extreme_sizes(largest):
+  """The smallest, the largest and the thinnest."""
+  thin = min(largest, 200 * (largest // 200))
+  extremes = [[1, 1], [1, 150], [150, 1], [largest, largest]]
+  return [*extremes, [largest // 200, thin], [thin, largest // 200]]
+
+
 def test_patches_are_the_processors():
-  compare_with_processor(40, 900, 48, 3)
+  sizes = random_sizes(np.random.default_rng(3), 400)
+  sizes = sizes[sizes.max(1) <= 900][:40].tolist()
+  compare_with_processor(extreme_sizes(900) + sizes, 900, 48, 3)
+
+
+# Images share a canvas of their own magnitude: what a view costs is decided by
+# the canvas.
+CANVASES = (256, 512, 1024, 2048, 4096, 8192)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_patches_are_the_processors_for_500_sizes_up_to_8192():
-  compare_with_processor(500, 8192, 256, 4)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("canvas", CANVASES)
+def test_patches_are_the_processors_for_500_sizes_up_to_8192(canvas):
+  sizes = random_sizes(np.random.default_rng(4), 2000)[:500]
+  assert len(sizes) == 500
+  below = canvas // 2 if canvas > CANVASES[0] else 0
+  own = sizes[(sizes.max(1) > below) & (sizes.max(1) <= canvas)]
+  compare_with_processor(extreme_sizes(canvas) + own.tolist(), canvas, 256, 4)
 
 
 def test_whole_processor_agrees_where_it_resizes_the_width_first():
@@ -327,6 +340,37 @@ def test_crops_equal_pillow_and_the_processor():
     else:
       assert one.grid.tolist() == [0, 0]
       assert (np.asarray(one.patches) == 0).all()
+
+
+def test_large_crops_at_the_edges_equal_pillow_and_the_processor():
+  rng = np.random.default_rng(10)
+  height, width = 700, 1100
+  originals = rng.integers(0, 256, (1, height, width, 3), np.uint8)
+  low = rng.integers(0, [width - 28, height - 28], (40, 2))
+  high = rng.integers(low + 28, [width + 1, height + 1])
+  boxes = np.concatenate([low, high], -1)
+  boxes[:10, 0] = 0
+  boxes[5:15, 1] = 0
+  boxes[15:25, 2] = width
+  boxes[20:30, 3] = height
+  boxes[0] = 0, 0, width, height
+  boxes[1] = 0, 0, width, 28
+  boxes = boxes[None].astype(np.int32)
+  sizes = (boxes[..., 2:] - boxes[..., :2])[..., ::-1]
+  grids = np.asarray(choose_grid_traced(sizes, 4, 1024))
+  assert grids.prod(-1).max() > 900
+  view = render_crops(
+    originals, boxes, grids, np.ones(boxes.shape[:2], bool), 1024
+  )
+  for g, (x1, y1, x2, y2) in enumerate(boxes[0]):
+    one = jax.tree.map(lambda x: x[0, g], view)
+    assert one.grid.tolist() == list(published_grid(y2 - y1, x2 - x1, 4, 1024))
+    check_patches(one, originals[0, y1:y2, x1:x2], 1024)
+
+
+@pytest.mark.slow
+def test_a_view_of_16384_tokens_is_the_processors():
+  compare_with_processor([(3000, 4000), (4096, 2900)], 4096, 16_384, 11)
 
 
 def test_views_of_a_batch_are_the_single_views():

@@ -122,6 +122,83 @@ def test_unusual_sizes_survive_both_forms(tmp_path):
   assert config_lib.load_config(tmp_path) == config
 
 
+def _as_transformers_reads(data, folder):
+  """Our config of what transformers writes with every default spelt out."""
+  folder.mkdir()
+  (folder / "config.json").write_text(json.dumps(data))
+  theirs = transformers.AutoConfig.from_pretrained(folder)
+  text, vision = theirs.text_config, theirs.vision_config
+  return PolicyConfig(
+    vision=VisionConfig(
+      depth=vision.depth,
+      width=vision.hidden_size,
+      mlp_width=vision.intermediate_size,
+      heads=vision.num_heads,
+      patch_size=vision.patch_size,
+      merge_size=vision.spatial_merge_size,
+      temporal_patch_size=vision.temporal_patch_size,
+      window_size=vision.window_size,
+      full_attention_blocks=tuple(vision.fullatt_block_indexes),
+    ),
+    text=TextConfig(
+      vocab_size=text.vocab_size,
+      width=text.hidden_size,
+      mlp_width=text.intermediate_size,
+      depth=text.num_hidden_layers,
+      heads=text.num_attention_heads,
+      kv_heads=text.num_key_value_heads,
+      norm_epsilon=text.rms_norm_eps,
+      rope_theta=text.rope_parameters["rope_theta"],
+      max_positions=text.max_position_embeddings,
+    ),
+    tie_word_embeddings=theirs.tie_word_embeddings,
+    image_token_id=theirs.image_token_id,
+  )
+
+
+_SHORT_VISION = {
+  "model_type": "qwen2_5_vl",
+  "hidden_size": 1280,
+  "intermediate_size": 3456,
+  "out_hidden_size": 5120,
+}
+_NESTED_TEXT = {
+  "model_type": "qwen2_5_vl_text",
+  "hidden_size": 1024,
+  "num_attention_heads": 8,
+  "num_key_value_heads": 4,
+}
+
+
+@pytest.mark.parametrize(
+  "data",
+  [
+    FLAT | {"vision_config": _SHORT_VISION},
+    {k: v for k, v in FLAT.items() if k != "rms_norm_eps"},
+    {"model_type": "qwen2_5_vl", "vision_config": _SHORT_VISION},
+    FLAT | {"num_key_value_heads": None},
+    {
+      "model_type": "qwen2_5_vl",
+      "text_config": _NESTED_TEXT | {"tie_word_embeddings": True},
+      "vision_config": _SHORT_VISION,
+      "tie_word_embeddings": False,
+    },
+    {
+      "model_type": "qwen2_5_vl",
+      "text_config": _NESTED_TEXT,
+      "vision_config": {"hidden_size": 1280},
+      "tie_word_embeddings": True,
+    },
+  ],
+  ids=["vision", "no epsilon", "defaults", "all heads", "inner tie", "outer"],
+)
+def test_a_file_that_leaves_defaults_out_reads_as_in_transformers(
+  data, tmp_path
+):
+  wanted = _as_transformers_reads(data, tmp_path / "a")
+  assert config_lib.from_published(data) == wanted
+
+
 def test_extra_fields_are_the_callers(tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(FLAT))
   config = config_lib.load_config(tmp_path, dtype="bfloat16", remat="none")
@@ -139,7 +216,13 @@ def _changed(**fields):
     ({}, "None, not 'qwen2_5_vl'"),
     (_changed(use_sliding_window=True), "use_sliding_window"),
     (_changed(rope_scaling={"type": "yarn", "factor": 4}), "'yarn'"),
-    ({k: v for k, v in FLAT.items() if k != "hidden_size"}, "hidden_size"),
+    (_changed(hidden_size=None), "hidden_size=None is no size"),
+    (_changed(num_attention_heads=0), "num_attention_heads=0 is no size"),
+    (_changed(intermediate_size="18944"), "intermediate_size='18944'"),
+    (
+      _changed(vision_config={"fullatt_block_indexes": 7}),
+      "vision_config: fullatt_block_indexes=7",
+    ),
     (_changed(hidden_act="gelu"), "hidden_act='gelu'"),
     (
       _changed(vision_config=FLAT["vision_config"] | {"hidden_act": "relu"}),

@@ -107,18 +107,27 @@ def test_a_wanted_precision_is_given(saved, params):
   _assert_same_tree(loaded, half)
 
 
-def test_transformers_loads_all_and_what_it_saves_is_loaded(params, tmp_path):
-  published.save(tmp_path / "a", _CONFIG, params, **oracle.TOKENS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("shard", [2**30, 50_000], ids=["whole", "shards"])
+def test_transformers_loads_all_and_what_it_saves_is_loaded(
+  params, tmp_path, dtype, shard
+):
+  """A published size is exported in shards, with their index."""
+  here, there = tmp_path / "a", tmp_path / "b"
+  published.save(
+    here, _CONFIG, params, dtype, max_shard_bytes=shard, **oracle.TOKENS
+  )
+  assert (len(list(here.glob("*.safetensors"))) > 2) == (shard == 50_000)
   model, report = (
     transformers.Qwen2_5_VLForConditionalGeneration.from_pretrained(
-      tmp_path / "a", output_loading_info=True
+      here, output_loading_info=True, dtype=dtype
     )
   )
   assert not any(report.values())
-  model.save_pretrained(tmp_path / "b")
-  config, loaded = published.load(tmp_path / "b")
+  model.save_pretrained(there)
+  config, loaded = published.load(there)
   assert config == _CONFIG
-  _assert_same_tree(loaded, params)
+  _assert_same_tree(loaded, _bfloat16(params) if "b" in dtype else params)
 
 
 def test_the_newer_names_are_loaded(saved, params, tmp_path):
@@ -186,18 +195,21 @@ def test_any_part_of_any_parameter_is_read_without_the_rest(params):
       assert source.count == stored.size // 2
 
 
-_SHARDED = """
+_MESH = """
 import sys, jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from lfpc_jax.models import config, parameters, published
 cfg = config.load_config(sys.argv[1])
-mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+sizes = (2, 2) if jax.device_count() == 4 else (1, 1)
+mesh = jax.make_mesh(sizes, ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 table = {"embed": "a", "vocab": "b", "heads": "b", "kv_heads": "b",
          "mlp": "b", "vision_heads": "b", "pixels": "a", "layers": None}
 axes = parameters.logical_axes(cfg)
 shardings = jax.tree.map(
   lambda names: NamedSharding(mesh, PartitionSpec(*map(table.get, names))),
   axes, is_leaf=lambda x: isinstance(x, tuple))
+"""
+_SHARDED = f"""{_MESH}
 published._BLOCK_ELEMENTS = 100  # no part of the embedding is read at once
 with jax.set_mesh(mesh):  # as a training run has it
   _, placed = published.load(sys.argv[1], shardings=shardings)
@@ -238,9 +250,9 @@ def test_tensors_go_to_their_shardings_and_back(saved, tmp_path):
 # mapped files are resident too, so that nothing read is left out. The first
 # load is not measured: it compiles, which takes some 100 MB at any size; what
 # it leaves unused is given back before the second.
-_MEMORY = """
-import ctypes, gc, pathlib, re, sys, jax
-from lfpc_jax.models import published
+_MEMORY = f"""{_MESH}
+import ctypes, gc, pathlib, re
+places = shardings if jax.device_count() > 1 else None
 def resident(field):
   text = pathlib.Path("/proc/self/status").read_text()
   return int(re.search(field + r":\\s+(\\d+) kB", text)[1]) * 1024
@@ -250,7 +262,8 @@ for _ in range(2):
   ctypes.CDLL("libc.so.6").malloc_trim(0)
   pathlib.Path("/proc/self/clear_refs").write_text("5")
   before = resident("VmRSS")
-  _, params = published.load(sys.argv[1], dtype=sys.argv[2] or None)
+  _, params = published.load(
+    sys.argv[1], dtype=sys.argv[2] or None, shardings=places)
 size = sum(x.nbytes for x in jax.tree.leaves(params))
 print(size, resident("VmHWM") - before - size)
 """
@@ -261,9 +274,12 @@ print(size, resident("VmHWM") - before - size)
   reason="needs Linux's account of a process's memory",
 )
 @pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 4])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
-  tmp_path,
+  tmp_path, dtype, devices
 ):
+  """The files are bfloat16; float32 is what training keeps."""
   config = oracle.config(
     text=dict(
       width=1024,
@@ -279,7 +295,9 @@ def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
   published.save(tmp_path / "m", config, zeros, max_shard_bytes=96 * 2**20)
   shards = [f.stat().st_size for f in (tmp_path / "m").glob("*.safetensors")]
-  size, beyond = map(int, _python(_MEMORY, tmp_path / "m", "").split())
+  flags = f"--xla_force_host_platform_device_count={devices}"
+  out = _python(_MEMORY, tmp_path / "m", dtype, XLA_FLAGS=flags)
+  size, beyond = map(int, out.split())
   shutil.rmtree(tmp_path / "m")  # half a gigabyte
   print(f"{size=} {beyond=} {max(shards)=}")
   assert len(shards) > 4 and size > 4 * max(shards)

@@ -18,7 +18,6 @@ from lfpc_jax.metrics import read_metrics
 from lfpc_jax.rl import trainer as trainer_lib
 from tests import small_scenes
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny.py"
 CHANGES = (
   # Views of two sizes: a new size must not compile anew.
   "gap.mode=random",
@@ -36,13 +35,9 @@ jax.monitoring.register_event_duration_secs_listener(
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-  """A config of small scenes; programs are compiled with little effort."""
-  with small_scenes.prepared(tmp_path_factory.mktemp("data")) as data:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield lambda *changes: config_lib.freeze(
-      config_lib.load_config(f"{CONFIG}:smoke", (*data, *CHANGES, *changes))
-    )
-    jax.config.update("jax_disable_most_optimizations", False)
+  data = tmp_path_factory.mktemp("data")
+  with small_scenes.quick_configs(data, *CHANGES) as config:
+    yield config
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +244,7 @@ def test_prompts_must_divide_into_micro_batches(small):
 
 def test_the_learning_rate_warms_up_linearly():
   config = config_lib.load_config(
-    f"{CONFIG}:stage1",
+    f"{small_scenes.CONFIG}:stage1",
     (
       "optimizer.warmup_steps=4",
       "optimizer.learning_rate=0.4",

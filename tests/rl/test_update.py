@@ -11,7 +11,7 @@ import pytest
 from lfpc_jax.errors import UserError
 from lfpc_jax.rl import update as update_lib
 from lfpc_jax.rl.update import Learner, Lesson, UpdateConfig
-from lfpc_jax.rollout import episode
+from lfpc_jax.rollout import encoding
 from lfpc_jax.rollout.probes import Probe
 from tests.rollout import scripted_policy
 
@@ -305,10 +305,10 @@ def test_encoded_views_serve_as_the_originals_do(played):
   params, batch, _ = played
   config, _, capacity = _STATIC
   encode = _jit(
-    lambda batch: episode.encode_views(config, params, batch, capacity)
+    lambda batch: encoding.encode_views(config, params, batch, capacity)
   )
   prefill = _jit(
-    lambda batch: episode.encode_prompt(config, params, batch, capacity)
+    lambda batch: encoding.encode_prompt(config, params, batch, capacity)
   )
   visual = encode(batch)
   expected = prefill(batch)

@@ -1,7 +1,6 @@
 """A run shows itself while it goes on: the page, TensorBoard, W&B."""
 
 import json
-import pathlib
 import re
 import sys
 import types
@@ -10,7 +9,6 @@ import jax
 import pytest
 from tensorboard.backend.event_processing import event_accumulator
 
-from lfpc_jax import config as config_lib
 from lfpc_jax.errors import UserError
 from lfpc_jax.metrics import read_metrics
 from lfpc_jax.rl import trainer as trainer_lib
@@ -19,7 +17,6 @@ from tests import small_scenes
 
 pytestmark = pytest.mark.slow  # compiles and runs the real trainer
 
-CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny.py"
 CHANGES = (
   "gap.tokens=4",
   "gap.full_tokens=16",
@@ -32,13 +29,9 @@ PROMPTS, GROUP = 4, 2  # of the variant 'smoke'
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-  """Gives configs of small scenes."""
-  with small_scenes.prepared(tmp_path_factory.mktemp("data")) as data:
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield lambda *changes: config_lib.freeze(
-      config_lib.load_config(f"{CONFIG}:smoke", (*data, *CHANGES, *changes))
-    )
-    jax.config.update("jax_disable_most_optimizations", False)
+  data = tmp_path_factory.mktemp("data")
+  with small_scenes.quick_configs(data, *CHANGES) as config:
+    yield config
 
 
 @pytest.fixture(scope="module")

@@ -333,6 +333,15 @@ def test_a_long_text_before_the_call_changes_nothing(tokenizer):
   assert read_one(tokenizer, thought) == (CallStatus.NONE, [0] * 4)
 
 
+def test_a_call_before_all_that_is_searched_is_not_read(tokenizer):
+  """No stop token ends such a turn: the tag is spelled, not written."""
+  call = OPEN + GOOD + CLOSE[:-1], CLOSE[-1]
+  searched = 2 * MAX_BYTES + 32
+  found = searched - len(CLOSE) - len(GOOD) - len(OPEN)
+  assert read_one(tokenizer, *call, "x" * found)[0] == CallStatus.OK
+  assert read_one(tokenizer, *call, "x" * searched)[0] == CallStatus.NONE
+
+
 def test_any_leading_axes_and_unknown_ids(tiny):
   ids = [*tiny.encode(OPEN), 10**6, -1, *tiny.encode(GOOD + CLOSE)]
   tokens = np.zeros((2, 3, 64), np.int32)
