@@ -65,7 +65,7 @@ def _interrupt(folder, sign, number):
 def workdir(tmp_path_factory):
   """A demonstration that was interrupted again and again."""
   folder = tmp_path_factory.mktemp("demo")
-  _interrupt(folder, "data/scenes/incomplete.*/*", signal.SIGKILL)
+  _interrupt(folder, "data/scenes/*/incomplete.*/*", signal.SIGKILL)
   _interrupt(folder, "data/scenes/easy*/*/dataset_info.json", signal.SIGINT)
   _interrupt(folder, "baseline/metrics.jsonl", signal.SIGINT)
   _interrupt(folder, "stage1/metrics.jsonl", signal.SIGKILL)

@@ -116,13 +116,17 @@ def _load_parameter(tensor, files, shape, dtype, sharding) -> jax.Array:
     part = _place(reader(layer, shape[1:]), shape[1:], inner)
     if stack is None:
       stack = jnp.zeros(shape, part.dtype, device=sharding)
+    if part.dtype != stack.dtype:
+      raise UserError(
+        f"{tensor.name.format(i=layer)} is {part.dtype} and layer 0's is "
+        f"{stack.dtype}: say which precision the parameters should have"
+      )
     # Waiting keeps the host from running ahead with tensors in flight.
     stack = update(stack, part, layer).block_until_ready()
   return stack
 
 
 def _set_layer(stack: jax.Array, part: jax.Array, layer: jax.Array):
-  part = part.astype(stack.dtype)
   return jax.lax.dynamic_update_index_in_dim(stack, part, layer, axis=0)
 
 

@@ -69,7 +69,10 @@ def check_patches(view, image, capacity):
   assert got.shape == (capacity, 4, 588)
   cells = min(rows * cols, capacity)
   difference = np.abs(got[:cells] - want[:cells])
-  assert difference.max() <= ONE_LEVEL
+  # Each axis rounds to 8 bits: what ties in the first can be two levels in
+  # the end, where few pixels become many.
+  assert difference.max() <= 2 * ONE_LEVEL
+  assert (difference > ONE_LEVEL).mean() < 1e-4
   assert (got[cells:] == 0).all()
   return (difference > 1e-5).mean()
 
@@ -286,6 +289,33 @@ def test_whole_processor_agrees_where_it_resizes_the_width_first():
   patches = want["pixel_values"].reshape(-1, 4, 3, 2, 196)[:, :, :, 0]
   got = np.asarray(view.patches)[: len(patches)]
   assert np.abs(got - patches.reshape(-1, 4, 588)).max() <= ONE_LEVEL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(1500, 2100), (512, 512), (300, 410)])
+def test_the_processor_on_torchvision_is_near(size):
+  """transformers takes it where torchvision is installed; it rounds otherwise.
+
+  `-s` prints by how much.
+  """
+  pytest.importorskip("torchvision")
+  from transformers.models.qwen2_vl import image_processing_qwen2_vl
+
+  limits = dict(min_pixels=4 * CELL**2, max_pixels=1024 * CELL**2)
+  other = image_processing_qwen2_vl.Qwen2VLImageProcessor(**limits)
+  rng = np.random.default_rng(12)
+  image = rng.integers(0, 256, (*size, 3), np.uint8)
+  theirs = other(Image.fromarray(image), return_tensors="pt")["pixel_values"]
+  theirs = _cells(theirs.numpy())
+  grid = views.choose_grid(*size, 4, 1024)
+  view = render_view(
+    image, np.array([0, 0, *size[::-1]]), np.array(grid, np.int32), 1024
+  )
+  apart = np.abs(np.asarray(view.patches)[: len(theirs)] - theirs) / ONE_LEVEL
+  print(
+    f"{apart.mean():.4f} of 256 levels apart in the mean, {apart.max():.1f}"
+  )
+  assert apart.mean() < 0.1
 
 
 def test_slots_and_patches_are_in_the_processors_order():

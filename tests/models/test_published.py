@@ -18,7 +18,7 @@ import transformers
 
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import config as config_lib
-from lfpc_jax.models import layout, parameters, published
+from lfpc_jax.models import layout, parameters, published, weight_files
 from tests.models import oracle
 
 _CONFIG = oracle.config(vision=dict(depth=2))
@@ -105,6 +105,20 @@ def test_a_wanted_precision_is_given(saved, params):
   _, loaded = published.load(saved, dtype=jnp.bfloat16)
   half = _bfloat16(params)
   _assert_same_tree(loaded, half)
+
+
+def test_layers_of_two_precisions_are_not_rounded_in_silence(saved, tmp_path):
+  directory = tmp_path / "m"
+  shutil.copytree(saved, directory)
+  name = "model.layers.1.mlp.up_proj.weight"
+  index = json.loads((directory / weight_files.INDEX).read_text())
+  path = directory / index["weight_map"][name]
+  tensors = safetensors.numpy.load_file(path)
+  tensors[name] = tensors[name].astype(jnp.bfloat16)
+  safetensors.numpy.save_file(tensors, path)
+  with pytest.raises(UserError, match=rf"{name} is bfloat16 and layer 0's"):
+    published.load(directory)
+  published.load(directory, dtype=jnp.float32)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
