@@ -34,7 +34,7 @@ def _base() -> ml_collections.ConfigDict:
     param_dtype="float32",  # of trained parts: bfloat16 loses small updates
     frozen_dtype="float32",  # of other parts: bfloat16 halves their memory
     remat="none",  # 'layer' keeps one activation per layer
-    logit_chunk=1024,  # tokens whose logits exist at one time
+    logit_chunk=0,  # tokens' worth of logits at one time; 0: all
     attention_chunk=256,  # queries whose scores exist at one time
   )
   # Low-rank adapters on the decoder. If there are any, they alone are trained.
@@ -110,6 +110,7 @@ def _base() -> ml_collections.ConfigDict:
     kl=0.0,  # weight of the KL term against the starting policy
     updates_per_step=1,
     micro_batches=2,  # 8 prompts at a time: what two cores' caches hold
+    rollout_slices=1,  # parts of each prompt's group, one after another
   )
   config.optimizer = dict(
     learning_rate=3e-4,  # [paper: 1e-6, at 7B]

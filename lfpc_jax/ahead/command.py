@@ -25,8 +25,9 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models import config as model_config
 from lfpc_jax.rl import trainer
 
+# The compiler says it in two ways.
 _FULL = re.compile(
-  r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT]) (\w+)", re.IGNORECASE
+  r"(?:Used |temporaries \()([\d.]+)([KMGT])(?: of|\) exceeds)", re.IGNORECASE
 )
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 

@@ -38,6 +38,7 @@ class Sizes:
     replicas: how often the weights are on the devices in a rollout: the
       devices over the parts of a weight.
     slices: micro-batches of the update.
+    rollout_slices: slices of each prompt's rollouts in the update.
   """
 
   prompts: int
@@ -45,6 +46,7 @@ class Sizes:
   view: int
   replicas: int
   slices: int = 1
+  rollout_slices: int = 1
 
 
 def decoder_flops(config: PolicyConfig, tokens: float, keys: float) -> float:
@@ -136,9 +138,13 @@ def update(
   rows = sizes.prompts * group
   # The backward pass costs twice the forward one, which remat repeats.
   passes = 4 if config.remat == "layer" else 3
-  flops = decoder_flops(config, sizes.prompts * sizes.prefix, sizes.prefix / 2)
-  flops += decoder_flops(config, rows * slots, sizes.prefix + slots / 2)
-  flops *= passes
+  prompts = sizes.prompts * sizes.prefix
+  flops = passes * decoder_flops(config, prompts, sizes.prefix / 2)
+  if sizes.rollout_slices > 1:  # for the keys, and again for their gradient
+    flops += decoder_flops(config, prompts, sizes.prefix / 2)
+  flops += passes * decoder_flops(
+    config, rows * slots, sizes.prefix + slots / 2
+  )
   flops += 4 * head_flops(config, rows * slots)
   tower = tower_flops(
     config, rows * episodes.max_crops, episodes.crop_max_tokens
@@ -147,4 +153,4 @@ def update(
     tower += tower_flops(config, sizes.prompts, sizes.view)
   flops += tower * (1 if frozen else passes)
   weights = parameters.count(config) * _bytes(config) * sizes.replicas
-  return Work(flops, weights * passes * sizes.slices)
+  return Work(flops, weights * passes * sizes.slices * sizes.rollout_slices)

@@ -81,7 +81,11 @@ def training(agent: Agent, learner: Learner, prompts: int) -> list[Program]:
   state = placement.abstract_state(learner, agent.precision)
   frozen = "vision" in lora.frozen_parts(state.params, learner.frozen)
   batch = batch_shapes(agent, prompts, visual=frozen)
-  sizes = _sizes(agent, prompts, learner.config.micro_batches)
+  sizes = dataclasses.replace(
+    _sizes(agent, prompts),
+    slices=learner.config.micro_batches,
+    rollout_slices=learner.config.rollout_slices,
+  )
   rollout = episode.Rollout(policy, agent.episodes, capacity)
   arguments = (state.params, batch, _whole(agent.texts), _key())
   trajectory = _trajectory_shapes(rollout, arguments)
@@ -149,7 +153,7 @@ def evaluation(agent: Agent, prompts: int) -> list[Program]:
   ]
 
 
-def _sizes(agent: Agent, prompts: int, slices: int = 1) -> cost.Sizes:
+def _sizes(agent: Agent, prompts: int) -> cost.Sizes:
   mesh, packer = parallel.current_mesh(), agent.packer
   # A matrix of the decoder tells how many devices share one copy of them all.
   parts = parallel.parts("embed", rollout=True)
@@ -159,7 +163,6 @@ def _sizes(agent: Agent, prompts: int, slices: int = 1) -> cost.Sizes:
     packer.view_capacity + packer.text_capacity,
     packer.view_capacity,
     mesh.size // parts,
-    slices,
   )
 
 

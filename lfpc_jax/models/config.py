@@ -144,7 +144,7 @@ class PolicyConfig:
   image_token_id: int = 151_655
   dtype: str = "float32"
   remat: str = "layer"  # 'none' keeps all activations, 'layer' one per layer
-  logit_chunk: int = 1024  # tokens whose logits exist at one time
+  logit_chunk: int = 1024  # tokens' worth of logits at one time; 0: all
   attention_chunk: int = 1024  # queries whose scores exist at one time
   lora: LoraConfig = LoraConfig()
 

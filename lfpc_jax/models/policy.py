@@ -17,6 +17,7 @@ def embed(
   tokens: jax.Array,
   visual_index: jax.Array,
   visual: jax.Array,
+  rollout: bool = False,
 ) -> jax.Array:
   """Embeds tokens, visual tokens taken from the tower's output.
 
@@ -26,11 +27,16 @@ def embed(
     tokens: ids i32[..., T].
     visual_index: for a visual token its row in `visual`, else -1, i32[..., T].
     visual: the tower's output [..., M, D], the same leading axes.
+    rollout: whether the parameters lie where a rollout has them.
 
   Returns:
     [..., T, D] in the compute precision.
   """
   words = jnp.take(params["embedding"], tokens, axis=0).astype(config.dtype)
+  if not rollout:
+    # Each device looks all tokens up in its own part of the width, and only
+    # then they are exchanged; so do their gradients go back.
+    words = parallel.constrain(words, (None,) * tokens.ndim + ("embed",))
   index = jnp.maximum(visual_index, 0)[..., None]
   pixels = jnp.take_along_axis(visual.astype(config.dtype), index, axis=-2)
   return jnp.where((visual_index >= 0)[..., None], pixels, words)
@@ -40,19 +46,23 @@ def _head(config: PolicyConfig, params: Params) -> jax.Array:
   return params["embedding" if config.tie_word_embeddings else "head"]
 
 
-def logits(
-  config: PolicyConfig, params: Params, hidden: jax.Array
-) -> jax.Array:
-  """Logits f32[..., V] of hidden states [..., D]; for a few tokens only."""
-  head = _head(config, params).astype(hidden.dtype)
+def _scores(hidden: jax.Array, head: jax.Array) -> jax.Array:
+  """f32[..., V] of hidden states [..., D] and rows [V, D] of the head."""
   axes = (((hidden.ndim - 1,), (1,)), ((), ()))
   return jax.lax.dot_general(
     hidden,
-    head,
+    head.astype(hidden.dtype),
     axes,
     precision=precision(hidden.dtype),
     preferred_element_type=jnp.float32,
   )
+
+
+def logits(
+  config: PolicyConfig, params: Params, hidden: jax.Array
+) -> jax.Array:
+  """Logits f32[..., V] of hidden states [..., D]; for a few tokens only."""
+  return _scores(hidden, _head(config, params))
 
 
 def log_probabilities(
@@ -64,48 +74,63 @@ def log_probabilities(
 ) -> tuple[jax.Array, jax.Array]:
   """Log-probability of each target and the entropy of its distribution.
 
-  Works through `logit_chunk` tokens at a time and recomputes them in the
-  backward pass, so `[..., V]` never exists for all tokens at once.
+  Works through the vocabulary in parts, each over all tokens, and recomputes
+  them in the backward pass: `[..., V]` never exists whole, each device brings
+  each part of a split head together once, and a part's gradient leaves it
+  once. The softmax over the union of the parts is exact.
 
   Args:
-    config: the policy.
+    config: the policy; `logit_chunk` tokens' logits may exist at one time.
     params: its parameters.
     hidden: hidden states [..., T, D], each predicting its target.
     targets: ids i32[..., T].
     temperature: divides the logits, as in sampling.
 
   Returns:
-    f32[..., T] each.
+    f32[..., T] each; the entropy has no gradient.
   """
-  width, shape = hidden.shape[-1], targets.shape
-  # The loop must not run over what is split: one lane for each part of it.
-  lanes = parallel.parts("prompt")
-  lanes, lane = ((), ()) if lanes == 1 else ((lanes,), ("prompt",))
-  hidden = hidden.reshape(*lanes, -1, width)
-  targets = targets.reshape(*lanes, -1)
-  axis = len(lanes)
-  total = targets.shape[axis]
-  chunk = min(config.logit_chunk, total)
+  head = _head(config, params)
+  number = _vocabulary_parts(config, targets.size)
+  vocab, width = head.shape
+  size = -(-vocab // number)
+  # Part i has the ids i, i + number, ...: each a share of every device's rows.
+  head = jnp.pad(head, ((0, size * number - vocab), (0, 0)))
+  head = jnp.moveaxis(head.reshape(size, number, width), 1, 0)
+  kind, hidden = hidden.dtype, hidden.astype(jnp.float32)  # sums its gradient
 
-  def split(x):
-    pad = [(0, 0)] * x.ndim
-    pad[axis] = (0, -total % chunk)
-    x = jnp.pad(x, pad)
-    x = x.reshape(*lanes, -1, chunk, *x.shape[axis + 1 :])
-    return jnp.moveaxis(x, axis, 0)
+  def part(carry, rows):
+    top, total, weighted, found = carry
+    head, index = rows
+    scores = _scores(hidden.astype(kind), head) / temperature
+    known = jnp.arange(size) * number + index < vocab
+    scores = jnp.where(known, scores, _NEGATIVE)
+    highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1))
+    new = jnp.maximum(top, highest)
+    weight, scale = jnp.exp(scores - new[..., None]), jnp.exp(top - new)
+    total = total * scale + jnp.sum(weight, axis=-1)
+    mean = jnp.sum(jax.lax.stop_gradient(weight * scores), axis=-1)
+    weighted = weighted * scale + mean
+    own = targets % number == index
+    place = jnp.where(own, targets // number, 0)[..., None]
+    score = jnp.take_along_axis(scores, place, axis=-1)[..., 0]
+    return (new, total, weighted, jnp.where(own, score, found)), None
 
-  def part(args):
-    hidden = parallel.constrain(args[0], (*lane, None, "features"))
-    scores = logits(config, params, hidden) / temperature
-    logp = jax.nn.log_softmax(scores, axis=-1)
-    entropy = -jnp.sum(jnp.exp(logp) * logp, axis=-1)
-    logp = jnp.take_along_axis(logp, args[1][..., None], axis=-1)
-    return logp[..., 0], entropy
+  zero = jnp.zeros(targets.shape, jnp.float32)
+  start = (zero + _NEGATIVE, zero, zero, zero)
+  (top, total, weighted, found), _ = jax.lax.scan(
+    jax.checkpoint(part), start, (head, jnp.arange(number))
+  )
+  whole = top + jnp.log(total)
+  entropy = jax.lax.stop_gradient(whole - weighted / total)
+  return found - whole, entropy
 
-  found = jax.lax.map(jax.checkpoint(part), (split(hidden), split(targets)))
 
-  def join(x):
-    x = jnp.moveaxis(x, 0, axis).reshape(*lanes, -1)
-    return x[..., :total].reshape(shape)
+def _vocabulary_parts(config: PolicyConfig, tokens: int) -> int:
+  """A power of two: published vocabularies are multiples of 128."""
+  if not config.logit_chunk:
+    return 1
+  wanted = -(-tokens // (parallel.parts("prompt") * config.logit_chunk))
+  return 1 << max(wanted - 1, 0).bit_length()
 
-  return tuple(map(join, found))
+
+_NEGATIVE = -1e30  # the score of an id that is not there

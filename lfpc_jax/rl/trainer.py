@@ -92,11 +92,15 @@ class Trainer:
     self.agent = agent_lib.make_agent(config, self.capacity)
     self.reward = RewardConfig(**config.reward)
     self.rules = UpdateConfig(**config.rl)
-    if config.rollout.prompts % self.rules.micro_batches:
-      raise UserError(
-        f"rollout.prompts={config.rollout.prompts} is no multiple of "
-        f"rl.micro_batches={self.rules.micro_batches}"
-      )
+    for whole, part in (
+      ("prompts", "micro_batches"),
+      ("group", "rollout_slices"),
+    ):
+      if config.rollout[whole] % config.rl[part]:
+        raise UserError(
+          f"rollout.{whole}={config.rollout[whole]} is no multiple of "
+          f"rl.{part}={config.rl[part]}"
+        )
     self.share = parallel.batch_share(config.rollout.prompts)
     self._check_micro_batches()
     self.learner = make_learner(config, self.agent, self.capacity)

@@ -47,6 +47,9 @@ class UpdateConfig:
     kl: weight of the KL term against the starting policy. [paper: none]
     updates_per_step: passes over the same rollouts. [choice: 1, on-policy]
     micro_batches: slices of the prompts whose gradients accumulate.
+    rollout_slices: slices of each prompt's rollouts, one after another too,
+      where even one prompt with all of them is too much. The prompt runs
+      once for all of them, and once more for the gradient of all.
   """
 
   advantage: str = "std"
@@ -59,6 +62,7 @@ class UpdateConfig:
   kl: float = 0.0
   updates_per_step: int = 1
   micro_batches: int = 1
+  rollout_slices: int = 1
 
   def __post_init__(self) -> None:
     """Refuses what no update can do."""
@@ -75,7 +79,7 @@ class UpdateConfig:
       raise UserError(
         f"rl.advantage_epsilon={self.advantage_epsilon}: must be > 0"
       )
-    for name in ("updates_per_step", "micro_batches"):
+    for name in ("updates_per_step", "micro_batches", "rollout_slices"):
       if getattr(self, name) < 1:
         raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 1")
 
@@ -116,6 +120,7 @@ def token_log_probabilities(
   params: Params,
   batch: Batch,
   trajectory: Trajectory,
+  prefix: decoder.PrefixCache | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """The learner's log-probability of each suffix token, and the entropy.
 
@@ -126,12 +131,14 @@ def token_log_probabilities(
     params: the policy's parameters.
     batch: the prompts.
     trajectory: the rollouts.
+    prefix: what `encoding.encode_prompt` gives, if that is known.
 
   Returns:
     f32[P, G, T] each; slot t is the token in slot t given all before it.
     Slot 0 is the prompt's and has 0.
   """
-  prefix = encoding.encode_prompt(config, params, batch, capacity)
+  if prefix is None:
+    prefix = encoding.encode_prompt(config, params, batch, capacity)
   crops = [
     encoding.encode_crops(
       config,
@@ -156,10 +163,13 @@ def token_log_probabilities(
   hidden, _ = decoder.extend(
     config, params, x, trajectory.positions, slots, prefix
   )
+  hidden = parallel.constrain(
+    hidden[:, :, :-1], ("prompt", "rollout", "suffix", "features")
+  )
   outputs = policy_lib.log_probabilities(
     config,
     params,
-    hidden[:, :, :-1],
+    hidden,
     trajectory.tokens[:, :, 1:],
     episodes.temperature or 1.0,
   )
@@ -192,14 +202,43 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _slices(tree: Any, number: int) -> Any:
-  """Splits the leading axis into [number, P / number] slices."""
+def _take_slice(x: jax.Array, axis: int, number: int, index) -> jax.Array:
+  """Every `number`-th part of an axis, from `index` on.
 
-  def split(x):
-    x = x.reshape(x.shape[0] // number, number, *x.shape[1:])
-    return jnp.swapaxes(x, 0, 1)
+  Neighbours stay apart, so that each device has its share of every slice; and
+  nothing but the slice is copied, for the pictures are large.
+  """
+  x = x.reshape(*x.shape[:axis], -1, number, *x.shape[axis + 1 :])
+  return jax.lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
 
-  return jax.tree.map(split, tree)
+
+def _some_prompts(lesson: Lesson, number: int, index: jax.Array) -> Lesson:
+  """Slice `index` of `number` of the prompts, with their rollouts."""
+  return jax.tree.map(lambda x: _take_slice(x, 0, number, index), lesson)
+
+
+def _some_rollouts(lesson: Lesson, number: int, index: jax.Array) -> Lesson:
+  """All prompts, with slice `index` of `number` of their rollouts."""
+
+  def some(tree):
+    return jax.tree.map(lambda x: _take_slice(x, 1, number, index), tree)
+
+  return Lesson(
+    lesson.batch,
+    some(lesson.trajectory),
+    some(lesson.advantages),
+    some(lesson.mask),
+  )
+
+
+def _accumulated(step, total: Any, number: int) -> tuple[Any, dict]:
+  """`step(total, index)` for each index; its metrics are sums, but for one."""
+  if number == 1:
+    return step(total, jnp.int32(0))
+  total, metrics = jax.lax.scan(step, total, jnp.arange(number))
+  worst = jnp.max(metrics.pop("sampler_gap"))
+  summed = jax.tree.map(jnp.sum, metrics)
+  return total, summed | {"sampler_gap": worst}
 
 
 class Learner:
@@ -259,12 +298,15 @@ class Learner:
       length = jnp.full_like(length, self.episodes.max_response_tokens)
     return 1.0 / (jnp.maximum(length, 1.0) * rollouts)
 
-  def _loss(self, trained, frozen, part, reference, tokens):
+  def _loss(self, trained, prefix, frozen, part, reference, tokens):
     """The weighted sum of the token losses of a lesson and its `_weights`.
 
-    `tokens` is the whole batch's count, of which metrics are means.
+    `tokens` is the whole batch's count, of which metrics are means; `prefix`
+    has the prompts' keys and values, or None.
     """
     lesson, weights = part
+    if prefix is not None:
+      prefix = decoder.PrefixCache(*prefix, lesson.batch.length - 1)
     trajectory = lesson.trajectory
     params = trained | frozen
     logp, entropy = token_log_probabilities(
@@ -274,6 +316,7 @@ class Learner:
       params,
       lesson.batch,
       trajectory,
+      prefix,
     )
     written = trajectory.written
     mask = written & lesson.mask[..., None]
@@ -312,26 +355,67 @@ class Learner:
     written = lesson.trajectory.written & lesson.mask[..., None]
     tokens = jnp.maximum(jnp.sum(written), 1).astype(jnp.float32)
     steps = dataclasses.replace(lesson.trajectory, steps=None)
-    lesson = dataclasses.replace(lesson, trajectory=steps)
-    whole = lesson, self._weights(written)
+    whole = dataclasses.replace(lesson, trajectory=steps)
+    weights, number = self._weights(written), self.config.micro_batches
 
-    def part(total, piece):
-      grads, metrics = jax.grad(self._loss, has_aux=True)(
-        trained, frozen, piece, self._reference(piece[0], reference), tokens
+    def gradient(part, prefix=None):
+      where = 0 if prefix is None else (0, 1)
+      return jax.grad(self._loss, where, has_aux=True)(
+        trained,
+        prefix,
+        frozen,
+        part,
+        self._reference(part[0], reference),
+        tokens,
       )
-      total = jax.tree.map(jnp.add, total, grads)
-      # Each device adds up its own part: a sum scattered, not one for all.
-      return parameters.pinned(self.policy, total), metrics
+
+    def of_prompts(total, index):
+      part = _some_prompts(whole, number, index)
+      own = _take_slice(weights, 0, number, index)
+      if self.config.rollout_slices > 1:
+        return self._of_slices(gradient, trained, frozen, (part, own), total)
+      grads, metrics = gradient((part, own))
+      return self._added(total, grads), metrics
 
     zero = jax.tree.map(jnp.zeros_like, trained)
     zero = parameters.pinned(self.policy, zero)
-    number = self.config.micro_batches
-    if number == 1:
-      return part(zero, whole)
-    grads, metrics = jax.lax.scan(part, zero, _slices(whole, number))
-    worst = jnp.max(metrics.pop("sampler_gap"))
-    summed = jax.tree.map(jnp.sum, metrics)
-    return grads, summed | {"sampler_gap": worst}
+    return _accumulated(of_prompts, zero, number)
+
+  def _of_slices(self, gradient, trained, frozen, part, total):
+    """Adds a lesson's gradient, taken from some rollouts at a time.
+
+    The prompts' keys and values have theirs from all rollouts, and hand it on
+    once.
+    """
+    (lesson, weights), number = part, self.config.rollout_slices
+
+    def keys(trained):
+      params = trained | frozen
+      cache = encoding.encode_prompt(
+        self.policy, params, lesson.batch, self.capacity
+      )
+      return cache.k, cache.v
+
+    prefix = keys(trained)
+
+    def of_rollouts(totals, index):
+      total, above = totals
+      part = _some_rollouts(lesson, number, index)
+      own = _take_slice(weights, 1, number, index)
+      (grads, more), metrics = gradient((part, own), prefix)
+      return (self._added(total, grads), jax.tree.map(jnp.add, above, more)), (
+        metrics
+      )
+
+    above = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), prefix)
+    (total, above), metrics = _accumulated(of_rollouts, (total, above), number)
+    _, back = jax.vjp(keys, trained)
+    above = jax.tree.map(lambda x, kind: x.astype(kind.dtype), above, prefix)
+    return self._added(total, back(above)[0]), metrics
+
+  def _added(self, total: Params, grads: Params) -> Params:
+    """Each device adds up its own part: a sum scattered, not one for all."""
+    return parameters.pinned(self.policy, jax.tree.map(jnp.add, total, grads))
 
   def update(
     self, state: TrainState, lesson: Lesson, reference: Params | None = None

@@ -39,17 +39,24 @@ def encode_views(
 
 
 def encode_prompt(
-  config: PolicyConfig, params: Params, batch: Batch, capacity: int
+  config: PolicyConfig,
+  params: Params,
+  batch: Batch,
+  capacity: int,
+  rollout: bool = False,
 ) -> decoder.PrefixCache:
   """Prefills the prompts; encodes their views if the batch has them not.
 
   The prompt's last token is left to the suffix, whose first output predicts
-  the policy's first token. Arguments as in `encode_views`.
+  the policy's first token. Arguments as in `encode_views`; `rollout` as in
+  `policy.embed`.
   """
   visual = batch.visual
   if visual is None:
     visual = encode_views(config, params, batch, capacity)
-  x = policy.embed(config, params, batch.tokens, batch.visual_index, visual)
+  x = policy.embed(
+    config, params, batch.tokens, batch.visual_index, visual, rollout
+  )
   x = parallel.constrain(x, ("prompt", "prefix", "features"))
   length = batch.length - 1
   return decoder.prefill(config, params, x, batch.positions, length)

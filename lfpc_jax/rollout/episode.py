@@ -140,7 +140,9 @@ class Rollout:
   ) -> tuple[decoder.PrefixCache, State]:
     """The prompts' cache, and the state before the first turn."""
     if prefix is None:
-      prefix = encoding.encode_prompt(self.policy, params, batch, self.capacity)
+      prefix = encoding.encode_prompt(
+        self.policy, params, batch, self.capacity, rollout=True
+      )
     trajectory = placing.by_prompt(_empty_trajectory(batch, self.config))
     p, g = trajectory.length.shape
     return prefix, State(
@@ -330,7 +332,12 @@ class Rollout:
     where = _at(jnp.minimum(fed, slots - 1))
     index = trajectory.visual_index[where] - old.crops[..., None] * capacity
     x = policy.embed(
-      self.policy, params, trajectory.tokens[where], index, features
+      self.policy,
+      params,
+      trajectory.tokens[where],
+      index,
+      features,
+      rollout=True,
     )
     _, cache = decoder.extend(
       self.policy,

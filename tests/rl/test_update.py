@@ -211,16 +211,16 @@ def test_the_gradient_is_that_of_the_token_mean(
 
 
 @pytest.mark.parametrize(
-  "passes, pieces",
+  "passes, pieces, slices",
   [
-    (2, 4),
-    pytest.param(1, 4, marks=pytest.mark.slow),
-    pytest.param(1, 2, marks=pytest.mark.slow),
-    pytest.param(2, 1, marks=pytest.mark.slow),
+    (2, 2, 2),
+    pytest.param(1, 4, 1, marks=pytest.mark.slow),
+    pytest.param(1, 1, 2, marks=pytest.mark.slow),
+    pytest.param(2, 1, 1, marks=pytest.mark.slow),
   ],
 )
 def test_passes_over_micro_batches_are_updates_by_the_whole_batch(
-  played, step, updated, lesson, reference, passes, pieces
+  played, step, updated, lesson, reference, passes, pieces, slices
 ):
   """A second pass compares with the sampler's log-probabilities again."""
   whole, expected = updated
@@ -228,7 +228,12 @@ def test_passes_over_micro_batches_are_updates_by_the_whole_batch(
     whole, second = step[1](whole, lesson, reference)
     assert abs(second["loss"] - expected["loss"]) > 1e-4  # the ratio has moved
   learner = _learner(
-    dataclasses.replace(RULES, updates_per_step=passes, micro_batches=pieces)
+    dataclasses.replace(
+      RULES,
+      updates_per_step=passes,
+      micro_batches=pieces,
+      rollout_slices=slices,
+    )
   )
   state = learner.init(played[0], 0)
   state, metrics = _jit(learner.update)(state, lesson, reference)
