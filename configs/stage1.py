@@ -29,7 +29,10 @@ import ml_collections
 
 from lfpc_jax import config as config_lib
 
-MICRO_BATCHES = {"3b": 32, "7b": 64, "32b": 128, "72b": 256}
+# Slices of the update: of the prompts, whose rest must be a multiple of the
+# mesh's parts of them, and of each prompt's rollouts. compile_check says what
+# fits: a 7b on v5e:4x4 with these, and data.image_capacity=2048,2048.
+SLICES = {"3b": (16, 8), "7b": (16, 16), "32b": (8, 16), "72b": (4, 16)}
 
 
 def _base() -> ml_collections.ConfigDict:
@@ -43,8 +46,8 @@ def _base() -> ml_collections.ConfigDict:
     param_dtype="float32",
     frozen_dtype="bfloat16",
     remat="layer",
-    logit_chunk=1024,
-    attention_chunk=1024,
+    logit_chunk=256,
+    attention_chunk=256,
   )
   config.data.update(
     name="pixel_reasoner+chain_of_focus+deep_eyes",  # [paper]
@@ -96,9 +99,9 @@ def get_config(variant: str = "7b") -> ml_collections.ConfigDict:
     config.checkpoint.every = 1
     config.eval.update(items=8, batch=4, records=2)
     return config
-  if variant not in MICRO_BATCHES:
+  if variant not in SLICES:
     raise ValueError(
-      f"no variant {variant!r}: choose {', '.join(MICRO_BATCHES)} or quick"
+      f"no variant {variant!r}: choose {', '.join(SLICES)} or quick"
     )
-  config.rl.micro_batches = MICRO_BATCHES[variant]
+  config.rl.micro_batches, config.rl.rollout_slices = SLICES[variant]
   return config

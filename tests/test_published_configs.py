@@ -43,6 +43,7 @@ def test_a_config_is_whole_and_its_parts_are_possible(stage, variant):
   LoraConfig(**config.policy.lora)
   make_optimiser(config.optimizer)
   assert config.rollout.prompts % rules.micro_batches == 0
+  assert config.rollout.group % rules.rollout_slices == 0
   limits = agent.episode_config(config.rollout)
   assert limits.max_turns == limits.max_crops + 1
   assert limits.max_turn_tokens <= limits.max_response_tokens

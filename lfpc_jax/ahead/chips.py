@@ -20,7 +20,7 @@ class Chip:
 
   Attributes:
     flops: bfloat16 operations a second.
-    memory: bytes of HBM.
+    memory: bytes of HBM; of v5e what its compiler grants a program.
     bandwidth: of HBM, bytes a second.
     links: of the interconnect, bytes a second over all links.
     dimensions: of a topology.
@@ -37,7 +37,7 @@ class Chip:
 
 GENERATIONS = {
   "v4": Chip(275e12, 32 * 2**30, 1228e9, 300e9, 3, "v4-8"),
-  "v5e": Chip(197e12, 16 * 2**30, 819e9, 200e9, 2, "v5litepod-4"),
+  "v5e": Chip(197e12, 15.75 * 2**30, 819e9, 200e9, 2, "v5litepod-4"),
   "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9, 3, "v5p-8"),
   "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9, 2, "v6e-4"),
   "tpu7x": Chip(2307e12, 192 * 2**30, 7380e9, 1200e9, 3, "tpu7x-8"),

@@ -160,7 +160,7 @@ def memory_table(outcomes: list[Outcome], topology) -> rich.table.Table:
   limit = topology.chip.memory / 2**30
   table = rich.table.Table(
     title=f"{topology.name}: {len(topology.devices)} devices of "
-    f"{limit:.0f} GiB; GiB on one device"
+    f"{limit:g} GiB; GiB on one device"
   )
   for name in ("program", "fits", "used", "arguments", "results"):
     table.add_column(name, justify="left" if name == "program" else "right")
@@ -229,6 +229,13 @@ def run(
   outcomes = []
   for outcome, text in check(config, topology, size, bool(dump), only):
     outcomes.append(outcome)
+    print(
+      f"{outcome.program.name}: {outcome.used / 2**30:.2f} GiB on one device, "
+      f"{'fits' if outcome.fits else 'DOES NOT FIT'}, compiled in "
+      f"{outcome.seconds:.0f} s",
+      file=sys.stderr,
+      flush=True,
+    )
     if dump:
       _write(dump, outcome.program.name, text)
   # A log file has no width of its own.
