@@ -65,6 +65,7 @@ def _base() -> ml_collections.ConfigDict:
   config.rollout.update(
     prompts=256,  # [paper]
     group=16,  # [paper]
+    waves=16,  # so that 16 prompts' caches are there at one time
     max_crops=5,
     max_turns=6,
     max_turn_tokens=1024,
@@ -93,7 +94,7 @@ def get_config(variant: str = "7b") -> ml_collections.ConfigDict:
   config = _base()
   config.name = f"stage1 {variant}"
   if variant == "quick":
-    config.rollout.update(prompts=4, group=4)
+    config.rollout.update(prompts=4, group=4, waves=1)
     config.rl.micro_batches = 4
     config.train.steps = 2
     config.checkpoint.every = 1

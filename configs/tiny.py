@@ -72,6 +72,7 @@ def _base() -> ml_collections.ConfigDict:
   config.rollout = dict(
     prompts=16,  # P [paper: 256]
     group=8,  # G [paper: 16]
+    waves=1,  # slices of the prompts that roll out one after another
     max_crops=1,
     max_turns=2,
     max_turn_tokens=16,

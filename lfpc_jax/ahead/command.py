@@ -100,7 +100,10 @@ def check(
     for budget in config.eval.budgets
   ]
   with parallel.configured(config.mesh, topology.devices, absent=True):
-    todo = programs.training(agent, learner, config.rollout.prompts)
+    trainer.check_slices(config)
+    todo = programs.training(
+      agent, learner, config.rollout.prompts, config.rollout.waves
+    )
     for judge in judges:
       todo += programs.evaluation(judge, config.eval.batch)
     for program in todo:

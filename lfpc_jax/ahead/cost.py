@@ -39,6 +39,7 @@ class Sizes:
       devices over the parts of a weight.
     slices: micro-batches of the update.
     rollout_slices: slices of each prompt's rollouts in the update.
+    waves: slices of the prompts in the rollout.
   """
 
   prompts: int
@@ -47,6 +48,7 @@ class Sizes:
   replicas: int
   slices: int = 1
   rollout_slices: int = 1
+  waves: int = 1
 
 
 def decoder_flops(config: PolicyConfig, tokens: float, keys: float) -> float:
@@ -120,7 +122,7 @@ def rollout(
   weights = parameters.count(config) * _bytes(config) * sizes.replicas
   # Each step reads a prompt's prefix once for its group, and its suffixes.
   caches = _cache(config, sizes.prompts * sizes.prefix + rows * slots / 2)
-  return Work(flops, slots * (weights + caches))
+  return Work(flops, slots * (sizes.waves * weights + caches))
 
 
 def update(

@@ -75,7 +75,9 @@ def batch_shapes(agent: Agent, prompts: int, visual: bool = False) -> Batch:
   )
 
 
-def training(agent: Agent, learner: Learner, prompts: int) -> list[Program]:
+def training(
+  agent: Agent, learner: Learner, prompts: int, waves: int = 1
+) -> list[Program]:
   """The encoder, the rollout and the update of a step of P prompts."""
   policy, capacity = agent.policy, learner.capacity
   state = placement.abstract_state(learner, agent.precision)
@@ -85,8 +87,9 @@ def training(agent: Agent, learner: Learner, prompts: int) -> list[Program]:
     _sizes(agent, prompts),
     slices=learner.config.micro_batches,
     rollout_slices=learner.config.rollout_slices,
+    waves=waves,
   )
-  rollout = episode.Rollout(policy, agent.episodes, capacity)
+  rollout = episode.Rollout(policy, agent.episodes, capacity, waves)
   arguments = (state.params, batch, _whole(agent.texts), _key())
   trajectory = _trajectory_shapes(rollout, arguments)
   lesson = Lesson(

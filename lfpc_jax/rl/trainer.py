@@ -77,6 +77,32 @@ def _digest(params: Params) -> str:
   return params_digest(rest)
 
 
+def check_slices(config: Any) -> None:
+  """Refuses slices that do not divide, or not over the devices.
+
+  Raises:
+    UserError: names the fields.
+  """
+  parts = parallel.parts("prompt")
+  for whole, field, lanes in (
+    ("rollout.prompts", "rollout.waves", parts),
+    ("rollout.prompts", "rl.micro_batches", parts),
+    ("rollout.group", "rl.rollout_slices", 1),
+  ):
+    total, number = (
+      config[section][name]
+      for section, name in (whole.split("."), field.split("."))
+    )
+    if number < 1 or total % number:
+      raise UserError(f"{whole}={total} is no multiple of {field}={number}")
+    if total // number % lanes:
+      raise UserError(
+        f"{whole}={total} in {field}={number} are {total // number} prompts "
+        f"at one time, no multiple of the {parts} parts that the mesh has of "
+        f"them: lower {field}, or change mesh.sizes"
+      )
+
+
 class Trainer:
   """One run of reinforcement learning in a working directory."""
 
@@ -92,21 +118,17 @@ class Trainer:
     self.agent = agent_lib.make_agent(config, self.capacity)
     self.reward = RewardConfig(**config.reward)
     self.rules = UpdateConfig(**config.rl)
-    for whole, part in (
-      ("prompts", "micro_batches"),
-      ("group", "rollout_slices"),
-    ):
-      if config.rollout[whole] % config.rl[part]:
-        raise UserError(
-          f"rollout.{whole}={config.rollout[whole]} is no multiple of "
-          f"rl.{part}={config.rl[part]}"
-        )
+    check_slices(config)
     self.share = parallel.batch_share(config.rollout.prompts)
-    self._check_micro_batches()
     self.learner = make_learner(config, self.agent, self.capacity)
     self.encode = jax.jit(self._encode)
     self.rollout = jax.jit(
-      episode.Rollout(self.agent.policy, self.agent.episodes, self.capacity)
+      episode.Rollout(
+        self.agent.policy,
+        self.agent.episodes,
+        self.capacity,
+        config.rollout.waves,
+      )
     )
     self.score = jax.jit(
       functools.partial(scoring.score, self.reward, self.rules)
@@ -120,18 +142,6 @@ class Trainer:
     )
     self.thresholds = AlarmConfig(**config.alarms)
     self.seen: Seen | None = None  # the latest step's rollouts
-
-  def _check_micro_batches(self) -> None:
-    """Each slice of the prompts must divide over the devices too."""
-    number, parts = self.rules.micro_batches, parallel.parts("prompt")
-    size = self.config.rollout.prompts // number
-    if size % parts:
-      raise UserError(
-        f"rollout.prompts={self.config.rollout.prompts} in "
-        f"rl.micro_batches={number} are {size} prompts at one time, no "
-        f"multiple of the {parts} parts that the mesh has of them: lower "
-        "rl.micro_batches, or change mesh.sizes"
-      )
 
   def prepare(self, step: int, examples: Sequence[Example]) -> Prepared:
     """Packs a step's examples at the budgets of its gap."""

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lfpc_jax import parallel
+from lfpc_jax import parallel, slicing
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import decoder, lora, parameters
 from lfpc_jax.models import policy as policy_lib
@@ -202,26 +202,16 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
   return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _take_slice(x: jax.Array, axis: int, number: int, index) -> jax.Array:
-  """Every `number`-th part of an axis, from `index` on.
-
-  Neighbours stay apart, so that each device has its share of every slice; and
-  nothing but the slice is copied, for the pictures are large.
-  """
-  x = x.reshape(*x.shape[:axis], -1, number, *x.shape[axis + 1 :])
-  return jax.lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
-
-
 def _some_prompts(lesson: Lesson, number: int, index: jax.Array) -> Lesson:
   """Slice `index` of `number` of the prompts, with their rollouts."""
-  return jax.tree.map(lambda x: _take_slice(x, 0, number, index), lesson)
+  return jax.tree.map(lambda x: slicing.take(x, 0, number, index), lesson)
 
 
 def _some_rollouts(lesson: Lesson, number: int, index: jax.Array) -> Lesson:
   """All prompts, with slice `index` of `number` of their rollouts."""
 
   def some(tree):
-    return jax.tree.map(lambda x: _take_slice(x, 1, number, index), tree)
+    return jax.tree.map(lambda x: slicing.take(x, 1, number, index), tree)
 
   return Lesson(
     lesson.batch,
@@ -371,7 +361,7 @@ class Learner:
 
     def of_prompts(total, index):
       part = _some_prompts(whole, number, index)
-      own = _take_slice(weights, 0, number, index)
+      own = slicing.take(weights, 0, number, index)
       if self.config.rollout_slices > 1:
         return self._of_slices(gradient, trained, frozen, (part, own), total)
       grads, metrics = gradient((part, own))
@@ -401,7 +391,7 @@ class Learner:
     def of_rollouts(totals, index):
       total, above = totals
       part = _some_rollouts(lesson, number, index)
-      own = _take_slice(weights, 1, number, index)
+      own = slicing.take(weights, 1, number, index)
       (grads, more), metrics = gradient((part, own), prefix)
       return (self._added(total, grads), jax.tree.map(jnp.add, above, more)), (
         metrics

@@ -16,6 +16,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax import slicing
 from lfpc_jax.models import decoder, policy
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
@@ -96,12 +97,25 @@ class Rollout:
   """The rollout's static parts; `__call__` is what gets compiled."""
 
   def __init__(
-    self, policy_config: PolicyConfig, config: EpisodeConfig, capacity: int
+    self,
+    policy_config: PolicyConfig,
+    config: EpisodeConfig,
+    capacity: int,
+    waves: int = 1,
   ):
-    """`capacity` is the number of visual tokens of the largest view."""
+    """What is static.
+
+    Args:
+      policy_config: the policy.
+      config: the limits of an episode.
+      capacity: number of visual tokens of the largest view.
+      waves: slices of the prompts that roll out one after another, where the
+        caches of all at once are too much.
+    """
     self.policy = policy_config
     self.config = config
     self.capacity = capacity
+    self.waves = waves
 
   def __call__(
     self,
@@ -123,6 +137,32 @@ class Rollout:
       prefix: what `encoding.encode_prompt` gives, if several rollouts share it.
     """
     params = placing.gathered(self.policy, params)
+    if self.waves > 1:
+      if probe is not None or prefix is not None:
+        raise ValueError("waves are for training: no probe, no given prefix")
+      return self._in_waves(params, batch, texts, key)
+    return self._at_once(params, batch, texts, key, probe, prefix)
+
+  def _in_waves(self, params, batch, texts, key) -> Trajectory:
+    """Slices of the prompts, each with random numbers of its own."""
+
+    def wave(index):
+      part = jax.tree.map(
+        lambda x: slicing.take(x, 0, self.waves, index), batch
+      )
+      own = jax.random.fold_in(key, index)
+      return self._at_once(params, part, texts, own)
+
+    found = jax.lax.map(wave, jnp.arange(self.waves))
+    whole = jax.tree.map(
+      lambda x: slicing.join(x, 0) if x.ndim > 1 else jnp.sum(x), found
+    )
+    return placing.by_prompt(whole)
+
+  def _at_once(
+    self, params, batch, texts, key, probe=None, prefix=None
+  ) -> Trajectory:
+    """All episodes side by side."""
     prefix, state = self.start(params, batch, key, prefix)
 
     def turn(state):

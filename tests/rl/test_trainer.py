@@ -237,9 +237,18 @@ def test_a_run_goes_on_from_its_own_beginning_only(
     trainer.run()
 
 
-def test_prompts_must_divide_into_micro_batches(small):
-  with pytest.raises(UserError, match="prompts=4 is no multiple of .*=3"):
-    trainer_lib.Trainer(small("rl.micro_batches=3"), "")
+@pytest.mark.parametrize(
+  "change, says",
+  [
+    ("rl.micro_batches=3", "prompts=4 is no multiple of rl.micro_batches=3"),
+    ("rollout.waves=3", "prompts=4 is no multiple of rollout.waves=3"),
+    ("rollout.waves=0", "prompts=4 is no multiple of rollout.waves=0"),
+    ("rl.rollout_slices=3", "group=2 is no multiple of rl.rollout_slices=3"),
+  ],
+)
+def test_slices_must_divide(small, change, says):
+  with pytest.raises(UserError, match=says):
+    trainer_lib.check_slices(small(change))
 
 
 def test_the_learning_rate_warms_up_linearly():

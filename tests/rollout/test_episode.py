@@ -1,10 +1,14 @@
 """The whole rollout against plain Python, PyTorch and Pillow."""
 
+import dataclasses
 import itertools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.probes import Probe
 from lfpc_jax.rollout.tool_call import Failure
 from lfpc_jax.rollout.types import CROPPED, NO_CALL, NO_ROOM, Stop
@@ -205,3 +209,41 @@ def test_the_policy_of_these_tests_looks_at_view_and_crop(greedy, model, world):
     )
     change = np.abs(oracle.logits(model, other)[-4:] - logits).max()
     assert change > 1e-2
+
+
+def test_waves_write_what_all_write_at_once():
+  params, batch, wanted = scripted_policy.play(0.0, Probe.NONE)
+  prompts = batch.tokens.shape[0]
+  waves = next(n for n in (2, 3, 5, 7) if prompts % n == 0)
+  rollout = episode.Rollout(
+    scripted_policy.config(),
+    scripted_policy.limits(0.0),
+    scripted_policy.VIEW_TOKENS,
+    waves,
+  )
+  found = jax.jit(rollout, compiler_options=scripted_policy.FAST_COMPILE)(
+    params, batch, scripted_policy.make_texts(), jax.random.key(0)
+  )
+  assert found.steps > wanted.steps  # of all waves
+  for field in dataclasses.fields(found):
+    a, b = getattr(found, field.name), getattr(wanted, field.name)
+    if field.name == "logp":
+      np.testing.assert_allclose(a, b, atol=1e-5)
+    elif field.name != "steps":
+      np.testing.assert_array_equal(a, b, err_msg=field.name)
+
+
+def test_waves_draw_numbers_of_their_own():
+  """The same prompt in two waves is answered in two ways."""
+  params, batch, _ = scripted_policy.play(0.0, Probe.NONE)
+  batch = jax.tree.map(lambda x: jnp.concatenate([x[:1]] * 2), batch)
+  rollout = episode.Rollout(
+    scripted_policy.config(),
+    scripted_policy.limits(1.0),
+    scripted_policy.VIEW_TOKENS,
+    2,
+  )
+  found = jax.jit(rollout, compiler_options=scripted_policy.FAST_COMPILE)(
+    params, batch, scripted_policy.make_texts(), jax.random.key(0)
+  )
+  assert (found.tokens[0] != found.tokens[1]).any()
