@@ -80,13 +80,15 @@ def _assert_same(found, wanted):
   assert result["items"] == expected["items"]
   assert result["records"] == expected["records"]
   assert len(rows) == len(known) == 2
-  for row, other in zip(rows, known):
+  # Adam's first update has the gradient's sign for a size: the rounding of an
+  # entry that is almost nothing moves a parameter, and the second step.
+  for row, other, relative in zip(rows, known, (1e-5, 1e-4)):
     assert row.keys() == other.keys()
     gaps = {"sampler_gap"}  # rounding itself
     for name in row.keys() - gaps:
       # The loss of fresh rollouts is a sum that cancels to nothing.
       np.testing.assert_allclose(
-        row[name], other[name], rtol=1e-5, atol=1e-6, err_msg=name
+        row[name], other[name], rtol=relative, atol=1e-6, err_msg=name
       )
     assert row["sampler_gap"] < 1e-4
 
