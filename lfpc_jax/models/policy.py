@@ -106,10 +106,13 @@ def log_probabilities(
     scores = jnp.where(known, scores, _NEGATIVE)
     highest = jax.lax.stop_gradient(jnp.max(scores, axis=-1))
     new = jnp.maximum(top, highest)
-    weight, scale = jnp.exp(scores - new[..., None]), jnp.exp(top - new)
+    below = scores - new[..., None]
+    weight, scale = jnp.exp(below), jnp.exp(top - new)
+    # Of scores below the highest one: nothing large cancels in the entropy.
+    weighted = (weighted + total * (top - new)) * scale
+    weighted += jnp.sum(weight * below, axis=-1)
+    weighted = jax.lax.stop_gradient(weighted)
     total = total * scale + jnp.sum(weight, axis=-1)
-    mean = jnp.sum(jax.lax.stop_gradient(weight * scores), axis=-1)
-    weighted = weighted * scale + mean
     own = targets % number == index
     place = jnp.where(own, targets // number, 0)[..., None]
     score = jnp.take_along_axis(scores, place, axis=-1)[..., 0]
@@ -120,9 +123,8 @@ def log_probabilities(
   (top, total, weighted, found), _ = jax.lax.scan(
     jax.checkpoint(part), start, (head, jnp.arange(number))
   )
-  whole = top + jnp.log(total)
-  entropy = jax.lax.stop_gradient(whole - weighted / total)
-  return found - whole, entropy
+  entropy = jax.lax.stop_gradient(jnp.log(total) - weighted / total)
+  return found - (top + jnp.log(total)), entropy
 
 
 def _vocabulary_parts(config: PolicyConfig, tokens: int) -> int:
