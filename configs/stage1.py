@@ -29,10 +29,15 @@ import ml_collections
 
 from lfpc_jax import config as config_lib
 
-# Slices of the update: of the prompts, whose rest must be a multiple of the
-# mesh's parts of them, and of each prompt's rollouts. compile_check says what
-# fits: a 7b on v5e:4x4 with these, and data.image_capacity=2048,2048.
-SLICES = {"3b": (16, 8), "7b": (16, 16), "32b": (8, 16), "72b": (4, 16)}
+# Slices of the prompts in the rollout and in the update, whose rest must be a
+# multiple of the mesh's parts of them, and of each prompt's rollouts in the
+# update. compile_check says what fits; experiments/pods has what it said.
+SLICES = {
+  "3b": (16, 16, 8),
+  "7b": (16, 16, 16),
+  "32b": (8, 8, 16),
+  "72b": (4, 4, 16),
+}
 
 
 def _base() -> ml_collections.ConfigDict:
@@ -65,7 +70,6 @@ def _base() -> ml_collections.ConfigDict:
   config.rollout.update(
     prompts=256,  # [paper]
     group=16,  # [paper]
-    waves=16,  # so that 16 prompts' caches are there at one time
     max_crops=5,
     max_turns=6,
     max_turn_tokens=1024,
@@ -94,7 +98,7 @@ def get_config(variant: str = "7b") -> ml_collections.ConfigDict:
   config = _base()
   config.name = f"stage1 {variant}"
   if variant == "quick":
-    config.rollout.update(prompts=4, group=4, waves=1)
+    config.rollout.update(prompts=4, group=4)
     config.rl.micro_batches = 4
     config.train.steps = 2
     config.checkpoint.every = 1
@@ -104,5 +108,7 @@ def get_config(variant: str = "7b") -> ml_collections.ConfigDict:
     raise ValueError(
       f"no variant {variant!r}: choose {', '.join(SLICES)} or quick"
     )
-  config.rl.micro_batches, config.rl.rollout_slices = SLICES[variant]
+  waves, prompts, rollouts = SLICES[variant]
+  config.rollout.waves = waves
+  config.rl.update(micro_batches=prompts, rollout_slices=rollouts)
   return config

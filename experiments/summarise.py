@@ -50,8 +50,8 @@ class Experiment:
   """Names of the policies by folder; 'pretrained' lies beside the seeds."""
   settings: dict[str, str]
   """Titles of the evaluations by folder."""
-  differences: list[tuple[str, str, str]]
-  """Better, worse, setting: compared within each seed."""
+  differences: list[tuple[str, ...]]
+  """Better, worse, setting, and the worse one's setting if it is another."""
   curves: list[str]
   """Training metrics to draw."""
 
@@ -67,11 +67,12 @@ def read_experiment(folder: pathlib.Path) -> Experiment:
     found = Experiment(**tomllib.loads(path.read_text("utf-8")))
   except (OSError, tomllib.TOMLDecodeError, TypeError) as error:
     raise UserError(f"{path}: no experiment's table: {error}") from error
-  for better, worse, setting in found.differences:
-    if not {better, worse} <= found.policies.keys() or (
-      setting not in found.settings
+  for better, worse, *settings in found.differences:
+    if not {better, worse} <= found.policies.keys() or not (
+      set(settings) <= found.settings.keys()
     ):
-      raise UserError(f"{path}: {better} - {worse}, {setting}: unknown names")
+      places = ", ".join(settings)
+      raise UserError(f"{path}: {better} - {worse}, {places}: unknown names")
   return found
 
 
@@ -113,9 +114,10 @@ def difference_table(
 ) -> ResultTable | None:
   """What one policy has over another, seed by seed: mean and t interval."""
   rows = []
-  for better, worse, setting in experiment.differences:
+  for better, worse, *settings in experiment.differences:
+    places = (better, settings[0]), (worse, settings[-1])
     pairs = [
-      [_result(run / folder / setting) for folder in (better, worse)]
+      [_result(run / folder / setting) for folder, setting in places]
       for run in seeds_of(workdir)
     ]
     pairs = [pair for pair in pairs if all(pair)]
@@ -130,7 +132,8 @@ def difference_table(
       )
     names = experiment.policies[better], experiment.policies[worse]
     label = f"({names[0]}) - ({names[1]}), {len(pairs)} seeds"
-    rows.append((f"{label}: {experiment.settings[setting]}", tuple(cells)))
+    views = " - ".join(experiment.settings[name] for name in settings)
+    rows.append((f"{label}: {views}", tuple(cells)))
   columns = tuple(Column(f.replace("_", " "), scale=100) for f in _COMPARED)
   if not rows:
     return None

@@ -31,4 +31,6 @@ for seed in "$@"; do
     evaluate "$out/$seed/$name" "$out/$seed/$name/easy-324" easy 324 "'noise',"
   done
 done
-evaluate "" "$out/pretrained/easy-324" easy 324 "'noise',"
+for budget in 36 64 144 324; do  # what it sees without a crop
+  evaluate "" "$out/pretrained/easy-$budget" easy $budget "'noise',"
+done

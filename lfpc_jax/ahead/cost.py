@@ -152,7 +152,10 @@ def update(
     config, rows * episodes.max_crops, episodes.crop_max_tokens
   )
   if not frozen:
-    tower += tower_flops(config, sizes.prompts, sizes.view)
+    views = tower_flops(config, sizes.prompts, sizes.view)
+    tower += views
+    if sizes.rollout_slices > 1:
+      flops += views
   flops += tower * (1 if frozen else passes)
   weights = parameters.count(config) * _bytes(config) * sizes.replicas
   return Work(flops, weights * passes * sizes.slices * sizes.rollout_slices)

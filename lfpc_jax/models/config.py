@@ -383,20 +383,24 @@ def check_same(config: PolicyConfig, other: PolicyConfig, where: Any) -> None:
   Raises:
     UserError: a size, or anything else that changes a number, differs.
   """
-  pairs = [
-    *((part, getattr(config, part), getattr(other, part)) for part in _PARTS),
-    ("", config, other),
-  ]
-  for part, ours, theirs in pairs:
-    names = _SHARED if not part else [f.name for f in dataclasses.fields(ours)]
-    for name in names:
-      a, b = getattr(ours, name), getattr(theirs, name)
-      if a != b:
-        raise UserError(
-          f"{where}: {part and part + '.'}{name} is {b}, and {a} in the policy "
-          "of --config.policy.path: give the path of the same model"
-        )
+  found = (_numbers_of(config), _numbers_of(other))
+  for name, ours in found[0].items():
+    theirs = found[1][name]
+    if ours != theirs:
+      raise UserError(
+        f"{where}: {name} is {theirs}, and {ours} in the policy of "
+        "--config.policy.path: give the path of the same model"
+      )
 
 
-_PARTS = ("text", "vision")
-_SHARED = ("tie_word_embeddings", "image_token_id")
+def _numbers_of(config: PolicyConfig) -> dict[str, Any]:
+  """What decides a policy's outputs, by name."""
+  found = {
+    f"{part}.{name}": value
+    for part in ("text", "vision")
+    for name, value in dataclasses.asdict(getattr(config, part)).items()
+  }
+  del found["text.max_positions"]  # a limit that nothing is computed from
+  for name in ("tie_word_embeddings", "image_token_id"):
+    found[name] = getattr(config, name)
+  return found

@@ -33,7 +33,7 @@ def embed(
     [..., T, D] in the compute precision.
   """
   words = jnp.take(params["embedding"], tokens, axis=0).astype(config.dtype)
-  if not rollout:
+  if not rollout and parallel.parts("embed") > 1:
     # Each device looks all tokens up in its own part of the width, and only
     # then they are exchanged; so do their gradients go back.
     words = parallel.constrain(words, (None,) * tokens.ndim + ("embed",))
@@ -128,11 +128,12 @@ def log_probabilities(
 
 
 def _vocabulary_parts(config: PolicyConfig, tokens: int) -> int:
-  """A power of two: published vocabularies are multiples of 128."""
+  """A power of two up to 128, which published vocabularies are multiples of."""
   if not config.logit_chunk:
     return 1
-  wanted = -(-tokens // (parallel.parts("prompt") * config.logit_chunk))
-  return 1 << max(wanted - 1, 0).bit_length()
+  devices = parallel.parts("prompt") * parallel.parts("vocab")
+  wanted = -(-tokens // (devices * config.logit_chunk))
+  return min(1 << max(wanted - 1, 0).bit_length(), 128)
 
 
 _NEGATIVE = -1e30  # the score of an id that is not there

@@ -103,7 +103,7 @@ def _load_parameter(tensor, files, shape, dtype, sharding) -> jax.Array:
       # Reopened for each part: closing gives the mapped pages back.
       with weight_files.opened(path) as handle:
         part = layout.read(tensor, handle.get_slice(name), shape, index)
-      return np.ascontiguousarray(part if dtype is None else part.astype(dtype))
+      return np.asarray(part, dtype, order="C")  # one copy at most
 
     return read
 

@@ -77,6 +77,17 @@ def _digest(params: Params) -> str:
   return params_digest(rest)
 
 
+# Another mesh needs others; nothing changes but rounding, and waves' draws.
+_SLICES = (
+  "waves",
+  "micro_batches",
+  "rollout_slices",
+  "logit_chunk",
+  "attention_chunk",
+  "remat",
+)
+
+
 def check_slices(config: Any) -> None:
   """Refuses slices that do not divide, or not over the devices.
 
@@ -238,7 +249,13 @@ class Trainer:
     free = ("train", "checkpoint", "eval", "name", "alarms", "selection")
     free += ("mesh",)  # a checkpoint is restored on any
     kept = (
-      {k: v for k, v in c["config"].items() if k not in free}
+      {
+        section: {k: v for k, v in fields.items() if k not in _SLICES}
+        if isinstance(fields, dict)
+        else fields
+        for section, fields in c["config"].items()
+        if section not in free
+      }
       for c in (there, now)
     )
     changes = config_lib.diff(*kept)

@@ -49,7 +49,8 @@ class UpdateConfig:
     micro_batches: slices of the prompts whose gradients accumulate.
     rollout_slices: slices of each prompt's rollouts, one after another too,
       where even one prompt with all of them is too much. The prompt runs
-      once for all of them, and once more for the gradient of all.
+      once for all of them, and once more for the gradient of all; the
+      reference policy's, which has no gradient, runs for each slice.
   """
 
   advantage: str = "std"

@@ -297,8 +297,8 @@ def test_loading_needs_less_than_the_largest_shard_besides_the_parameters(
   config = oracle.config(
     text=dict(
       width=1024,
-      mlp_width=4096,
-      depth=16,
+      mlp_width=2048,
+      depth=26,
       heads=8,
       kv_heads=8,
       vocab_size=4096,
