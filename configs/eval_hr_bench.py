@@ -10,8 +10,9 @@ The score is VLMEvalKit's, the mean over the rotations, overall and for single
 (FSP) and cross (FCP) questions; beside it stand the questions that are right
 in all four rotations. Intervals count questions, not rows.
 
-Eight original images of 8192 x 8192 are 1.6 GB on the devices: lower
-eval.batch to what they hold.
+The four rotations of a question share its image on the devices: a batch of
+eight questions holds two originals of 8192 x 8192, 0.4 GB. Keep eval.batch a
+multiple of four.
 """
 
 import pathlib

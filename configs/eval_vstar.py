@@ -11,9 +11,9 @@ runs.
 
 The score is the accuracy over all questions, and by category. The options are
 shuffled by data.option_seed; --config.data.option_order=stored asks as older
-papers do, with the right option always first. The benchmark's official score
-compares the options' likelihoods, which this command does not: do not set the
-two side by side.
+papers do, with the right option always first. The columns "by likelihood" are
+the benchmark's official score, which compares the options' likelihoods; it is
+another question than the generated answer's, so compare like with like.
 """
 
 import pathlib
@@ -31,5 +31,5 @@ def get_config(variant: str = "test") -> ml_collections.ConfigDict:
   config = config_lib.load_config(f"{first}:7b")
   config.name = ""  # the checkpoint gives it
   config.data.update(name="vstar", image_capacity=(8192, 8192))
-  config.eval.update(split=variant, items=0)
+  config.eval.update(split=variant, items=0, likelihood=True)
   return config

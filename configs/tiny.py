@@ -162,6 +162,7 @@ def _base() -> ml_collections.ConfigDict:
     seed=0,
     temperature=0.0,
     records=24,  # rollouts kept for the report
+    likelihood=False,  # asks for that of each option too: V*'s official score
   )
   # Of answers that no rule decides, in a benchmark's score alone.
   config.eval.judge = dict(

@@ -168,6 +168,19 @@ def make_agent(
   )
 
 
+def direct_packer(agent: Agent) -> Packer:
+  """The agent's packer for prompts that are answered at once, without a tool.
+
+  They end with the answer's opening tag, which has room of its own.
+  """
+  opening = len(agent.tokenizer.encode(prompts.ANSWER_OPENING))
+  return dataclasses.replace(
+    agent.packer,
+    direct=True,
+    text_capacity=agent.packer.text_capacity + opening,
+  )
+
+
 def _precision(
   config: Mapping[str, Any], policy: PolicyConfig
 ) -> dict[str, str]:

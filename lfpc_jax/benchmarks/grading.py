@@ -66,7 +66,7 @@ class Grade:
   Attributes:
     id, category, group, variant: the example's.
     correct: None for invalid.
-    by: 'rule' or 'judge'.
+    by: 'rule', 'judge' or 'likelihood'.
     prediction: what was compared; None without an answer.
     error: why it is invalid, or ''.
   """

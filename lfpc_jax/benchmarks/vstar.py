@@ -10,7 +10,7 @@ Three ways to ask, whose scores are not comparable:
   likelihood   no answer is generated: the option with the highest mean
                log-likelihood per token is chosen, each given on its own and
                without letters. The order does not matter. This is the official
-               score (penghao-wu/vstar); lfpc_jax.evaluate has it not.
+               score (penghao-wu/vstar): eval.likelihood=True
 """
 
 from __future__ import annotations
@@ -101,6 +101,7 @@ def grade_by_likelihood(
     right = answers.answer_index(example.answer, example.options)
     grades.append(
       Grade(
+        by="likelihood",
         id=example.id,
         category=example.category,
         group=example.group,

@@ -45,12 +45,18 @@ class Packer:
     least = min(self.view_min_tokens, tokens)
     return views.choose_grid(height, width, least, tokens)
 
-  def pack(self, examples: Sequence[Example], budgets: Sequence[int]) -> Batch:
+  def pack(
+    self,
+    examples: Sequence[Example],
+    budgets: Sequence[int],
+    originals: np.ndarray | None = None,
+  ) -> Batch:
     """Makes a batch of NumPy arrays.
 
     Args:
       examples: P of them.
       budgets: visual tokens of each one's global view.
+      originals: what `originals` gives for them, if it is there already.
 
     Raises:
       UserError: an original, a view or a prompt exceeds its capacity.
@@ -59,7 +65,36 @@ class Packer:
       self._row(example, budget)
       for example, budget in zip(examples, budgets, strict=True)
     ]
-    return Batch(*(np.stack(column) for column in zip(*rows, strict=True)))
+    if originals is None:
+      originals = self.originals(examples)
+    columns = (np.stack(column) for column in zip(*rows, strict=True))
+    names = (f.name for f in dataclasses.fields(Batch))
+    rest = (n for n in names if n not in ("originals", "visual"))
+    return Batch(originals=originals, **dict(zip(rest, columns, strict=True)))
+
+  def originals(
+    self, examples: Sequence[Example], share: int = 1
+  ) -> np.ndarray:
+    """The examples' images in one array, u8[P / share, Ho, Wo, 3].
+
+    Args:
+      examples: P of them.
+      share: so many in a row have one image.
+
+    Raises:
+      UserError: an image exceeds the capacity.
+    """
+    distinct = examples[::share]
+    array = np.zeros((len(distinct), *self.image_capacity, 3), np.uint8)
+    for place, example in zip(array, distinct):
+      height, width = example.image.shape[:2]
+      if height > self.image_capacity[0] or width > self.image_capacity[1]:
+        raise UserError(
+          f"example {example.id}: its image of {height} x {width} pixels "
+          f"exceeds data.image_capacity {tuple(self.image_capacity)}: raise it"
+        )
+      place[:height, :width] = example.image
+    return array
 
   def _row(self, example: Example, budget: int) -> tuple[np.ndarray, ...]:
     grid = self.view_grid(example, budget)
@@ -84,22 +119,8 @@ class Packer:
       packed.visual_index,
       packed.length,
       packed.next_position,
-      self._pad(example),
       np.array(example.image.shape[:2], np.int32),
       np.array(grid, np.int32),
       boxes,
       np.arange(self.target_capacity) < number,
     )
-
-  def _pad(self, example: Example) -> np.ndarray:
-    height, width = example.image.shape[:2]
-    if (height, width) == tuple(self.image_capacity):
-      return example.image
-    if height > self.image_capacity[0] or width > self.image_capacity[1]:
-      raise UserError(
-        f"example {example.id}: its image of {height} x {width} pixels exceeds "
-        f"data.image_capacity {tuple(self.image_capacity)}: raise it"
-      )
-    padded = np.zeros((*self.image_capacity, 3), np.uint8)
-    padded[:height, :width] = example.image
-    return padded

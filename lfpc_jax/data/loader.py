@@ -17,7 +17,9 @@ import functools
 import operator
 import os
 import pathlib
+import threading
 from typing import Any, Generic, TypeVar
+import weakref
 
 import numpy as np
 
@@ -27,10 +29,15 @@ from lfpc_jax.data import examples, images, scenes
 T = TypeVar("T")
 
 _OPTIONAL = ("group", "variant", "image_id")
+_NO_PIXELS = np.zeros((0, 0, 3), np.uint8)
+_MAX_THREADS = 16
 
 
 class PromptSource(Sequence[examples.Example]):
   """Examples by index, images decoded when asked for.
+
+  As long as somebody holds an image, other examples of the same one share its
+  pixels, and decode nothing.
 
   Args:
     rows: stored examples: the features of `Example`, the image as bytes of
@@ -42,6 +49,9 @@ class PromptSource(Sequence[examples.Example]):
   def __init__(self, rows: Sequence[Mapping[str, Any]], name: str):
     self._rows = rows
     self._name = name
+    self._pixels = weakref.WeakValueDictionary[str, np.ndarray]()
+    self._known: dict[str, images.Picture] = {}  # of these, without pixels
+    self._locks: dict[str, threading.Lock] = {}
 
   def __len__(self) -> int:
     return len(self._rows)
@@ -53,13 +63,13 @@ class PromptSource(Sequence[examples.Example]):
         f"Example {index} of {self._name!r}, which has {len(self)}."
       )
     row = self._rows[index]
-    picture = self._decode(row)
+    picture = self._picture(row)
     example = self._example(row, picture.pixels)
     return dataclasses.replace(example, boxes=picture.map_boxes(example.boxes))
 
   def words(self, index: int) -> examples.Example:
     """An example without its image, u8[0, 0, 3], which costs no decoding."""
-    return self._example(self._rows[index], np.zeros((0, 0, 3), np.uint8))
+    return self._example(self._rows[index], _NO_PIXELS)
 
   def size(self, index: int) -> tuple[int, int]:
     """(height, width) of an example's image, which costs no decoding."""
@@ -79,6 +89,21 @@ class PromptSource(Sequence[examples.Example]):
       source=self._name,
       **{name: _text(row[name]) for name in _OPTIONAL if name in row},
     )
+
+  def _picture(self, row: Mapping[str, Any]) -> images.Picture:
+    """The example's picture, shared with whoever has it already."""
+    name = _text(row.get("image_id", ""))
+    if not name:
+      return self._decode(row)
+    # Or the rotations of a question would decode it side by side.
+    with self._locks.setdefault(name, threading.Lock()):
+      pixels = self._pixels.get(name)
+      if pixels is not None:
+        return dataclasses.replace(self._known[name], pixels=pixels)
+      picture = self._decode(row)
+      self._pixels[name] = picture.pixels
+      self._known[name] = dataclasses.replace(picture, pixels=_NO_PIXELS)
+      return picture
 
   def _decode(self, row: Mapping[str, Any]) -> images.Picture:
     try:
@@ -262,8 +287,11 @@ class BatchLoader(Generic[T]):
     num_steps: how many batches; None for no end.
     transform: turns (step, examples) into the batch, in the thread; by default
       the batch is the list of examples.
-    depth: how many batches are prepared in advance.
-    workers: number of threads.
+    depth: how many batches are prepared in advance. The host holds the
+      examples of so many and of the one in use.
+    workers: number of threads that decode; None: one for each core, up to 16.
+      Threads serve as processes would: decoding leaves the interpreter free
+      (docs/data.md has figures).
   """
 
   def __init__(
@@ -275,7 +303,7 @@ class BatchLoader(Generic[T]):
     num_steps: int | None = None,
     transform: Callable[[int, list[examples.Example]], T] = lambda _, x: x,
     depth: int = 2,
-    workers: int = 2,
+    workers: int | None = None,
   ):
     if depth < 1:
       raise ValueError(f"depth = {depth}: prepare at least one batch ahead.")
@@ -290,7 +318,11 @@ class BatchLoader(Generic[T]):
     # that no one will bring.
     self._pending = collections.deque()
     self._threads = concurrent.futures.ThreadPoolExecutor(
-      workers, thread_name_prefix="batches"
+      depth, thread_name_prefix="batches"
+    )
+    workers = workers or min(os.cpu_count() or 1, _MAX_THREADS)
+    self._decoders = concurrent.futures.ThreadPoolExecutor(
+      workers, thread_name_prefix="batches-decode"
     )
     self._fill()
 
@@ -317,6 +349,7 @@ class BatchLoader(Generic[T]):
   def close(self) -> None:
     """Drops what has not been started and ends the threads; may be repeated."""
     self._closed = True
+    self._decoders.shutdown(wait=True, cancel_futures=True)
     self._threads.shutdown(wait=True, cancel_futures=True)
     self._pending.clear()
 
@@ -327,8 +360,9 @@ class BatchLoader(Generic[T]):
       self._next += 1
 
   def _load(self, step: int) -> T:
-    indices = self._sampler(step)
-    return self._transform(step, [self._source[int(i)] for i in indices])
+    indices = map(int, self._sampler(step))
+    found = self._decoders.map(self._source.__getitem__, indices)
+    return self._transform(step, list(found))
 
 
 def _text(value: bytes | str) -> str:

@@ -28,6 +28,7 @@ _IMAGE_START, _IMAGE_PAD, _IMAGE_END = (
 )
 _ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 ANSWER_OPENING = "<answer>"  # of a direct answer, which the policy goes on from
+ANSWER_CLOSING = "</answer>"
 
 _TOOL_SCHEMA = json.dumps(
   {

@@ -2,7 +2,9 @@
 
 HR-Bench     the mean over the four rotations, and the questions right in all
              four, by category
-all others   accuracy over the questions, and by category
+all others   accuracy over the questions, and by category; with
+             `eval.likelihood` beside it the accuracy of the likeliest option,
+             which is V*Bench's official score
 
 The rules of the reward decide first. With `eval.judge.url`, what they leave
 open goes to that judge; this score alone takes it into account.
@@ -18,7 +20,7 @@ import pathlib
 from typing import Any
 
 from lfpc_jax import files, statistics
-from lfpc_jax.benchmarks import grading, hr_bench
+from lfpc_jax.benchmarks import grading, hr_bench, vstar
 from lfpc_jax.benchmarks import judge as judge_lib
 from lfpc_jax.benchmarks.grading import Grade
 from lfpc_jax.benchmarks.judge import Judge, JudgeConfig
@@ -76,11 +78,11 @@ def evaluate(
     examples: the questions.
 
   Returns:
-    One table; none where the data set is no benchmark and there is no judge,
-    as the other tables say all.
+    One table; none where the data set is no benchmark and there is neither a
+    judge nor a likelihood, as the other tables say all.
   """
   data, settings = config.data.name, config.eval.judge
-  if data not in _NAMES and not settings.url:
+  if not (data in _NAMES or settings.url or config.eval.likelihood):
     return []
   judge = about = None
   if settings.url:
@@ -88,8 +90,9 @@ def evaluate(
     about = settings.to_dict() | {"prompt": judge_lib.PROMPT_VERSION}
   asked = {example.id: example for example in words(examples)}
   grades = grade(rows, asked, judge)
-  found = table(data, name, grades, settings.model)
-  _save(folder, grades, found, about)
+  likely = grade_by_likelihood(rows, asked)
+  found = table(data, name, grades, settings.model, likely)
+  _save(folder, grades, likely, found, about)
   return [found]
 
 
@@ -119,10 +122,26 @@ def grade(
   return grades
 
 
-def _save(folder, grades, found: ResultTable, judge) -> None:
+def grade_by_likelihood(
+  rows: Sequence[Item], asked: Mapping[str, Example]
+) -> dict[int, list[Grade]]:
+  """The grades of the likeliest options, by budget; {} where none are known.
+
+  Every row's question must be in `asked`.
+  """
+  grades: dict[int, list[Grade]] = {}
+  for row in rows:
+    if row.option_logps is not None:
+      (one,) = vstar.grade_by_likelihood([row.option_logps], [asked[row.id]])
+      grades.setdefault(row.budget, []).append(one)
+  return grades
+
+
+def _save(folder, grades, likely, found: ResultTable, judge) -> None:
   lines = (
     json.dumps({"budget": budget} | dataclasses.asdict(one)) + "\n"
-    for budget, own in grades.items()
+    for kind in (grades, likely)
+    for budget, own in kind.items()
     for one in own
   )
   files.atomic_write(folder / "grades.jsonl", "".join(lines).encode())
@@ -141,6 +160,7 @@ def table(
   name: str,
   grades: Mapping[int, Sequence[Grade]],
   judge: str = "",
+  likely: Mapping[int, Sequence[Grade]] | None = None,
 ) -> ResultTable:
   """The benchmark's table: a row for the policy, budgets side by side.
 
@@ -149,6 +169,7 @@ def table(
     name: the policy's.
     grades: by budget.
     judge: the judge's model, or ''.
+    likely: grades of the likeliest options by budget, if there are any.
   """
   score = _rotated if data in _ROTATED else _plain
   columns, cells = [], []
@@ -156,8 +177,12 @@ def table(
     for column, cell in score(found):
       columns.append(dataclasses.replace(column, group=f"{budget:,} tokens"))
       cells.append(cell)
+    for column, cell in _likeliest((likely or {}).get(budget, ())):
+      columns.append(dataclasses.replace(column, group=f"{budget:,} tokens"))
+      cells.append(cell)
   caption = _ROTATED_CAPTION if data in _ROTATED else _CAPTION
   caption += f" What the rules leave open was judged by {judge}." * bool(judge)
+  caption += _LIKELY_CAPTION * bool(likely)
   title = f"Score on {_NAMES.get(data, data)}"
   return ResultTable(title, tuple(columns), ((name, tuple(cells)),), caption)
 
@@ -170,12 +195,30 @@ _ROTATED_CAPTION = (
 )
 
 
+_LIKELY_CAPTION = (
+  " By likelihood: of the option that the policy finds likeliest after the "
+  "question, without the tool, V*Bench's official score."
+)
+
+
 def _plain(grades: Sequence[Grade]) -> list[tuple[Column, Cell]]:
   """Overall and by category; the questions that no judge could decide."""
   shares = {hr_bench.OVERALL: grading.share(grades)}
   shares |= grading.by_category(grades)
   cells = [(_percent(part), _estimate(share)) for part, share in shares.items()]
   return [*cells, *_invalid(shares[hr_bench.OVERALL].invalid)]
+
+
+def _likeliest(grades: Sequence[Grade]) -> list[tuple[Column, Cell]]:
+  """The share of questions whose likeliest option is right."""
+  if not grades:
+    return []
+  shares = {hr_bench.OVERALL: grading.share(grades)}
+  shares |= grading.by_category(grades)
+  return [
+    (_percent(f"{part}, by likelihood"), _estimate(share))
+    for part, share in shares.items()
+  ]
 
 
 def _rotated(grades: Sequence[Grade]) -> list[tuple[Column, Cell]]:

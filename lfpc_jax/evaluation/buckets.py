@@ -2,7 +2,9 @@
 
 A batch pads its originals to one capacity, and each capacity is a program of
 its own. So a benchmark of mixed sizes is cut into a handful of buckets: of
-each side the largest, half of it, and a quarter.
+each side the largest, half of it, and a quarter. Questions about one picture,
+such as HR-Bench's four rotations, are put side by side, so that the picture is
+decoded, moved to the devices and encoded once for them.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 from typing import Protocol
+
+from lfpc_jax.data.examples import Example
 
 _HALVINGS = 3  # sides of a capacity; at most nine buckets
 _THREADS = 4
@@ -27,18 +31,23 @@ class Sized(Protocol):
   def size(self, index: int) -> Size:
     """(height, width) of an example's original."""
 
+  def words(self, index: int) -> Example:
+    """An example without its image."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
   """The questions of one batch.
 
   Attributes:
-    numbers: which of all questions, rising; 1 to the batch's size of them.
+    numbers: which of all questions; 1 to the batch's size of them.
     capacity: (height, width) that their originals are padded to.
+    share: so many of them in a row have one original.
   """
 
   numbers: tuple[int, ...]
   capacity: Size
+  share: int = 1
 
   def filled(self, batch: int) -> tuple[int, ...]:
     """The numbers, the first ones again up to the batch's size."""
@@ -51,7 +60,19 @@ def read_sizes(source: Sized) -> list[Size]:
     return list(threads.map(source.size, range(len(source))))
 
 
-def cut(sizes: Sequence[Size], largest: Size, batch: int) -> list[Part]:
+def read_images(source: Sized) -> list[str]:
+  """What tells each example's original from the others; '' where unknown."""
+  found = map(source.words, range(len(source)))
+  return [e.image_id and f"{e.source}/{e.image_id}" for e in found]
+
+
+def cut(
+  sizes: Sequence[Size],
+  largest: Size,
+  batch: int,
+  images: Sequence[str] = (),
+  parts: int = 1,
+) -> list[Part]:
   """Cuts questions into batches of one capacity each.
 
   The capacity that holds all is first, so that what the devices have no room
@@ -63,6 +84,10 @@ def cut(sizes: Sequence[Size], largest: Size, batch: int) -> list[Part]:
     largest: the capacity that none may exceed; one that does is put into the
       largest bucket, and refused when it is packed.
     batch: questions at a time.
+    images: equal for questions about one picture, '' where unknown; () if
+      none are known to share one.
+    parts: that the devices split a batch into; questions about one picture
+      stay in one of them.
   """
   capacities = [_capacity(size, largest) for size in sizes]
   whole = tuple(max(sides) for sides in zip(*capacities))
@@ -72,10 +97,37 @@ def cut(sizes: Sequence[Size], largest: Size, batch: int) -> list[Part]:
     full = members[capacity] >= batch
     buckets.setdefault(capacity if full else whole, []).append(number)
   return [
-    Part(tuple(numbers[k : k + batch]), capacity)
-    for capacity, numbers in buckets.items()
+    Part(tuple(numbers[k : k + batch]), capacity, share)
+    for capacity, bucket in buckets.items()
+    for share, numbers in _by_share(bucket, images, batch, parts)
     for k in range(0, len(numbers), batch)
   ]
+
+
+def _by_share(
+  numbers: Sequence[int], images: Sequence[str], batch: int, parts: int
+) -> list[tuple[int, list[int]]]:
+  """Those that share pictures, side by side, and the others.
+
+  All that share do so by the same number, and they fill a batch or are all.
+  """
+  pictures: dict[str, list[int]] = {}
+  for number in numbers:
+    name = images[number] if images else ""
+    pictures.setdefault(name or f"/{number}", []).append(number)
+  rows = collections.Counter()
+  for users in pictures.values():
+    share = len(users)
+    if share > 1 and batch % share == 0 and batch // share % parts == 0:
+      rows[share] += share
+  ((share, shared),) = rows.most_common(1) or [(1, 0)]
+  if share == 1 or shared < min(batch, len(numbers)):
+    return [(1, list(numbers))]
+  alike = [
+    x for users in pictures.values() if len(users) == share for x in users
+  ]
+  rest = sorted(set(numbers) - set(alike))
+  return [(share, alike)] + ([(1, rest)] if rest else [])
 
 
 def _capacity(size: Size, largest: Size) -> Size:

@@ -57,6 +57,9 @@ class Item:
   """Equal for rows that are scored together, as HR-Bench's four rotations."""
   variant: str = ""
   """Which one of its group it is."""
+  option_logps: tuple[tuple[float, ...], ...] | None = None
+  """With eval.likelihood, in the row without a probe: the log-likelihood of
+  each token of each option after the question, without the tool."""
 
   @property
   def unit(self) -> str:
@@ -153,4 +156,7 @@ def load_items(path: str | os.PathLike[str]) -> list[Item]:
 
 def unpack_item(row: Mapping[str, Any]) -> Item:
   """The row whose fields were written as JSON."""
-  return Item(**{**row, "box": tuple(row["box"]) if row["box"] else None})
+  changes = {"box": tuple(row["box"]) if row["box"] else None}
+  if (logps := row.get("option_logps")) is not None:
+    changes["option_logps"] = tuple(map(tuple, logps))
+  return Item(**{**row, **changes})

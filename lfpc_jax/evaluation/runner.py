@@ -8,7 +8,7 @@ import functools
 import json
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from lfpc_jax import files, parallel
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
-from lfpc_jax.evaluation import buckets, probe_results
+from lfpc_jax.evaluation import buckets, likelihood, probe_results
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation import records as records_lib
 from lfpc_jax.evaluation.buckets import Part
@@ -31,6 +31,7 @@ from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.probes import Probe
+from lfpc_jax.rollout.types import Batch
 
 
 @dataclasses.dataclass
@@ -67,6 +68,34 @@ class Evaluation:
     files.atomic_write(folder / "evaluation.json", text.encode())
 
 
+class Packed(NamedTuple):
+  """A batch of questions on the host, NumPy arrays.
+
+  Attributes:
+    examples: of this process.
+    originals: their images, u8[I, Ho, Wo, 3], kept once for all budgets.
+    batches: the prompts by budget, without originals.
+    options: prompts and options by budget; {} if no likelihood is asked for.
+  """
+
+  examples: Sequence[Example]
+  originals: np.ndarray
+  batches: dict[int, Batch]
+  options: dict[int, tuple[Batch, likelihood.Options]]
+
+
+class _Step(NamedTuple):
+  """A batch of questions, its originals on the devices."""
+
+  name: str  # the policy's
+  params: Params
+  number: int
+  part: Part
+  packed: Packed
+  originals: jax.Array
+  seconds: float  # that moving them took
+
+
 def parse_probes(names: Sequence[str]) -> list[Probe]:
   """Probes by name, 'none' first.
 
@@ -83,7 +112,7 @@ def parse_probes(names: Sequence[str]) -> list[Probe]:
 
 
 class Runner:
-  """Compiles one program for each budget and capacity of originals.
+  """Compiles a few programs for each budget and capacity of originals.
 
   The policy's weights do not matter: several policies can share a runner.
   """
@@ -99,6 +128,17 @@ class Runner:
       )
       for budget in config.eval.budgets
     }
+    self._views = {
+      budget: jax.jit(
+        functools.partial(encoding.encode_views, agent.policy, capacity=budget)
+      )
+      for budget, agent in self._agents.items()
+    }
+    self._scorers = {
+      budget: likelihood.OptionScorer(agent, budget)
+      for budget, agent in self._agents.items()
+      if config.eval.likelihood
+    }
     self._prefills = {
       budget: jax.jit(
         functools.partial(encoding.encode_prompt, agent.policy, capacity=budget)
@@ -111,7 +151,7 @@ class Runner:
     }
     self._box_terms = jax.jit(items_lib.box_terms)
     self.share = parallel.batch_share(config.eval.batch)
-    self._compiled: set[tuple[int, buckets.Size]] = set()
+    self._compiled: set[tuple[int, buckets.Size, int]] = set()
 
   @property
   def agent(self) -> agent_lib.Agent:
@@ -124,6 +164,8 @@ class Runner:
       buckets.read_sizes(examples),
       self.agent.packer.image_capacity,
       self.config.eval.batch,
+      buckets.read_images(examples),
+      parallel.parts("prompt"),
     )
 
   def calls(self, batches: int) -> int:
@@ -161,25 +203,32 @@ class Runner:
       for step in range(len(parts))
       if any((step, budget) not in there for budget in self._rollouts)
     ]
+    room = self._room(examples)
     with loader.BatchLoader(
       examples,
       lambda k: np.array(parts[missing[k]].filled(size))[self.share.rows],
       num_steps=len(missing),
-      transform=lambda k, full: self._pack(parts[missing[k]], full),
+      transform=lambda k, full: self._pack(parts[missing[k]], full, room),
     ) as batches:
-      for k, (full, packed) in batches:
-        step = missing[k]
+      for k, packed in batches:
+        step = self._place(name, params, missing[k], parts[missing[k]], packed)
         for budget in self._rollouts:
-          if (step, budget) in there:
+          if (step.number, budget) in there:
             continue
           done = len(entries) * len(self.probes)
           tell = lambda n, doing, done=done: progress(done + n, doing)
-          entry = self._run_part(
-            name, params, step, parts[step], full, packed[budget], budget, tell
-          )
+          entry = self._run_part(step, budget, tell)
           entries.append(entry)
           keep(entry)
+        del step, packed  # or the devices hold two steps' originals
     return self._joined(entries)
+
+  def _room(self, examples) -> likelihood.Room | None:
+    """What options need, if their likelihood is asked for."""
+    if not self._scorers:
+      return None
+    asked = [examples.words(k) for k in range(len(examples))]
+    return likelihood.room_for(self.agent.tokenizer, asked)
 
   def _joined(self, entries: Sequence[Entry]) -> Evaluation:
     """All that was found: by budget, by probe, by question."""
@@ -205,48 +254,81 @@ class Runner:
       self._note_times(found, [e for e in entries if e.budget == budget])
     return found
 
-  def _pack(self, part: Part, examples):
-    """The examples and, by budget, their batch of NumPy arrays."""
-    packed, originals = {}, None
+  def _pack(self, part: Part, examples, room: likelihood.Room | None) -> Packed:
+    """Arrays of a part's examples."""
+    packer = dataclasses.replace(
+      self.agent.packer, image_capacity=part.capacity
+    )
+    originals = packer.originals(examples, part.share)
+    batches, options = {}, {}
     for budget, agent in self._agents.items():
-      packer = dataclasses.replace(agent.packer, image_capacity=part.capacity)
-      batch = packer.pack(examples, [budget] * len(examples))
-      # The same at all budgets, and by far the most of it: kept once.
-      originals = batch.originals if originals is None else originals
-      packed[budget] = dataclasses.replace(batch, originals=originals)
-    return examples, packed
+      batch = agent.packer.pack(examples, [budget] * len(examples), originals)
+      batches[budget] = dataclasses.replace(batch, originals=None)
+    for budget, scorer in self._scorers.items():
+      batch, words = scorer.pack(examples, room, originals)
+      options[budget] = dataclasses.replace(batch, originals=None), words
+    return Packed(examples, originals, batches, options)
 
-  def _run_part(
-    self, name, params, step, part, full, packed, budget, progress
-  ) -> Entry:
-    """The questions of a batch at one budget, with all probes.
-
-    `full` are this process's examples, `packed` their batch.
-    """
+  def _place(self, name, params, number, part, packed: Packed) -> _Step:
+    """Moves the originals to the devices, for all budgets."""
     began = time.perf_counter()
-    batch = agent_lib.device_batch(packed)
+    originals = agent_lib.device_batch(packed.originals)
+    originals = jax.block_until_ready(originals)
+    seconds = time.perf_counter() - began
+    return _Step(name, params, number, part, packed, originals, seconds)
+
+  def _with_views(self, params, batch: Batch, budget: int) -> Batch:
+    """The batch with its views encoded, if two prompts are to share them."""
+    if budget not in self._scorers:
+      return batch
+    visual = self._views[budget](params, batch)
+    return dataclasses.replace(batch, visual=visual)
+
+  def _option_logps(self, step: _Step, batch: Batch, budget: int):
+    """Of this process's questions; None if they are not asked for."""
+    if budget not in self._scorers:
+      return [None] * len(step.packed.examples)
+    prompts, words = agent_lib.device_batch(step.packed.options[budget])
+    prompts = dataclasses.replace(
+      prompts, originals=batch.originals, visual=batch.visual
+    )
+    return self._scorers[budget](step.params, prompts, words)
+
+  def _run_part(self, step: _Step, budget: int, progress) -> Entry:
+    """The questions of a batch at one budget, with all probes."""
+    began = time.perf_counter() - step.seconds
+    batch = agent_lib.device_batch(step.packed.batches[budget])
+    batch = dataclasses.replace(batch, originals=step.originals)
+    batch = self._with_views(step.params, batch, budget)
     # All probes share the prompts, views included.
-    prefix = self._prefills[budget](params, batch)
+    prefix = self._prefills[budget](step.params, batch)
     prefix = jax.block_until_ready(prefix)
     prefilled = time.perf_counter() - began
-    numbers = part.numbers[self.share.rows]
+    logps = self._option_logps(step, batch, budget)
+    batch = dataclasses.replace(batch, visual=None)
     key = jax.random.key(self.config.eval.seed)  # on the mesh, if there is one
-    key = jax.random.fold_in(key, step)
+    key = jax.random.fold_in(key, step.number)
+    numbers = step.part.numbers[self.share.rows]
     rows, records = [], []
     for k, probe in enumerate(self.probes, 1):
       new, shown, seconds = self._run_batch(
-        name, params, key, numbers, full, batch, prefix, budget, probe
+        step, key, numbers, batch, prefix, budget, probe
       )
-      rows += zip(numbers, new)
       if probe is Probe.NONE:
+        new = [
+          dataclasses.replace(row, option_logps=values)
+          for row, values in zip(new, logps)
+        ]
         records, plain = shown, prefilled + seconds
-      progress(k, f"{name}, {budget} tokens, {probe.name.lower()}")
+      rows += zip(numbers, new)
+      progress(k, f"{step.name}, {budget} tokens, {probe.name.lower()}")
     # Processes with the same share of the questions have found the same.
     rows = {(number, row.probe): row for number, row in parallel.gather(rows)}
-    compiled = (budget, part.capacity) not in self._compiled
-    self._compiled.add((budget, part.capacity))
+    program = budget, step.part.capacity, step.part.share
+    compiled = program not in self._compiled
+    self._compiled.add(program)
     return Entry(
-      step,
+      step.number,
       budget,
       [(number, row) for (number, _), row in rows.items()],
       list(dict(parallel.gather(records)).items()),
@@ -254,18 +336,16 @@ class Runner:
       compiled,
     )
 
-  def _run_batch(
-    self, name, params, key, numbers, full, batch, prefix, budget, probe
-  ):
+  def _run_batch(self, step: _Step, key, numbers, batch, prefix, budget, probe):
     """Rows and records of this process, and the seconds to the verdicts.
 
     `numbers` are those of its questions among all; what follows them in
-    `full` only fills the batch.
+    the step's examples only fills the batch.
     """
     began = time.perf_counter()
-    agent, part = self._agents[budget], full[: len(numbers)]
+    agent, part = self._agents[budget], step.packed.examples[: len(numbers)]
     trajectory = self._rollouts[budget](
-      params, batch, agent.texts, key, jnp.int32(probe), prefix
+      step.params, batch, agent.texts, key, jnp.int32(probe), prefix
     )
     terms = parallel.fetch(self._box_terms(batch, trajectory))
     host = parallel.fetch(trajectory)
@@ -278,13 +358,15 @@ class Runner:
     ]
     if probe is not Probe.NONE or not shown:
       return rows, [], seconds
+    # The pictures come from the examples.
+    plain = dataclasses.replace(batch, originals=None)
     cut = jax.tree.map(
-      lambda x: x[shown] if np.ndim(x) else x, (parallel.fetch(batch), host)
+      lambda x: x[shown] if np.ndim(x) else x, (parallel.fetch(plain), host)
     )
     records = records_lib.make_records(
       agent,
       self.reward,
-      name,
+      step.name,
       budget,
       [part[k] for k in shown],
       *cut,

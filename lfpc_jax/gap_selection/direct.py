@@ -18,8 +18,6 @@ from lfpc_jax.models.parameters import Params
 from lfpc_jax.rollout.episode import Rollout
 from lfpc_jax.rollout.types import Batch
 
-_CLOSING = "</answer>"
-
 
 def answer_text(written: str) -> str:
   """The answer in what the policy wrote after the answer's opening tag.
@@ -27,7 +25,9 @@ def answer_text(written: str) -> str:
   Without a closing tag, all that was written counts: an answer that a limit
   cut off can still differ from another one.
   """
-  return written.split(_CLOSING)[0].removesuffix("<|im_end|>").strip()
+  return (
+    written.split(prompts.ANSWER_CLOSING)[0].removesuffix("<|im_end|>").strip()
+  )
 
 
 class DirectAnswers:
@@ -107,10 +107,4 @@ def _direct_agent(config: Mapping[str, Any], budget: int) -> Agent:
     temperature=0.0,
     top_p=1.0,
   )
-  opening = len(agent.tokenizer.encode(prompts.ANSWER_OPENING))
-  packer = dataclasses.replace(
-    agent.packer,
-    direct=True,
-    text_capacity=agent.packer.text_capacity + opening,
-  )
-  return dataclasses.replace(agent, packer=packer)
+  return dataclasses.replace(agent, packer=agent_lib.direct_packer(agent))

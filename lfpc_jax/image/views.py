@@ -233,7 +233,7 @@ def render_crops(
   The originals are read in place, never copied per rollout.
 
   Args:
-    originals: u8[P, H, W, 3].
+    originals: u8[I, H, W, 3], each of P / I prompts in a row.
     boxes: i32[P, G, 4].
     grids: i32[P, G, 2].
     valid: bool[P, G]; a row that is not has an empty view and costs nothing.
@@ -244,10 +244,11 @@ def render_crops(
     A `View` with patches f32[P, G, N, 4, 588], and grid (0, 0) where invalid.
   """
   prompts, rollouts = valid.shape
+  users = prompts * rollouts // len(originals)
   grids = jnp.where(valid[..., None], grids, 0)
   views = _render(
     originals,
-    jnp.arange(prompts * rollouts) // rollouts,
+    jnp.arange(prompts * rollouts) // users,
     boxes.reshape(-1, 4),
     grids.reshape(-1, 2),
     capacity,

@@ -19,13 +19,16 @@ def encode_views(
 ) -> jax.Array:
   """Renders and encodes the global views, [P, N, D].
 
+  Prompts that share an original share its view, which is encoded once.
+
   Args:
     config: the policy.
     params: its parameters; the tower alone is used.
     batch: the prompts.
     capacity: visual tokens of the largest global view, N.
   """
-  height, width = batch.size[:, 0], batch.size[:, 1]
+  share = len(batch.size) // len(batch.originals)
+  height, width = batch.size[::share, 0], batch.size[::share, 1]
   zero = jnp.zeros_like(height)
   whole = jnp.stack([zero, zero, width, height], axis=-1)
   render = parallel.per_shard(
@@ -33,8 +36,9 @@ def encode_views(
     (("prompt",),) * 3,
     ("prompt",),
   )
-  view = render(batch.originals, whole, batch.grid)
+  view = render(batch.originals, whole, batch.grid[::share])
   visual = vision.encode_views(config, params, view)
+  visual = jnp.repeat(visual, share, axis=0)
   return parallel.constrain(visual, ("prompt", "visual_token", "features"))
 
 
@@ -77,7 +81,7 @@ def encode_crops(
   Args:
     config: the policy.
     params: its parameters.
-    originals: u8[P, Ho, Wo, 3].
+    originals: u8[I, Ho, Wo, 3], each of P / I prompts in a row.
     boxes: in original pixels, i32[P, G, 4].
     grids: (rows, cols) of the crops, i32[P, G, 2].
     valid: which rollouts crop, bool[P, G].

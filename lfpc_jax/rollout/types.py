@@ -30,7 +30,8 @@ class Batch:
     visual_index: number of the visual token in each slot or -1, i32[P, S].
     length: filled slots i32[P]; the last one becomes suffix slot 0.
     next_position: rotary position after the prompt, i32[P].
-    originals: u8[P, Ho, Wo, 3], each in the top left corner.
+    originals: u8[I, Ho, Wo, 3], each in the top left corner and shared by
+      P / I prompts in a row. In training I = P.
     size: (height, width) of each original, i32[P, 2].
     grid: (rows, cols) of the global view, i32[P, 2].
     targets: nested boxes in original pixels, smallest first, i32[P, n, 4].

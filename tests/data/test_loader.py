@@ -63,6 +63,41 @@ def test_the_words_of_an_example_have_no_image():
   assert example.image.shape == (0, 0, 3)
 
 
+def test_rows_of_one_image_share_its_pixels(monkeypatch):
+  rows = [{**_row(k), "image_id": f"picture {k // 4}"} for k in range(8)]
+  rows += [_row(8), _row(8)]  # nothing is known of these
+  decoded = []
+  decode = loader.images.decode
+  monkeypatch.setattr(
+    loader.images,
+    "decode",
+    lambda *a, **k: decoded.append(1) or decode(*a, **k),
+  )
+  source = loader.PromptSource(rows, "rows")
+  with loader.BatchLoader(
+    source, lambda _: np.arange(10), num_steps=1, workers=8
+  ) as batches:
+    ((_, found),) = batches
+  assert len(decoded) == 2 + 2
+  pixels = [id(e.image) for e in found]
+  assert len(set(pixels)) == 4
+  assert pixels[:8] == [pixels[k // 4 * 4] for k in range(8)]
+  assert [e.id for e in found[:8]] == [f"row-{k}" for k in range(8)]
+  del found
+  _ = source[5]
+  assert len(decoded) == 5  # nobody held the pixels: none are kept
+
+
+def test_shared_pixels_map_boxes_too():
+  file = io.BytesIO()
+  Image.new("RGB", (20, 14)).save(file, "PNG")
+  row = {**_row(0, file.getvalue()), "boxes": [[1, 2, 3, 4]], "image_id": "a"}
+  source = loader.PromptSource([row, row], "rows")
+  first, second = source[0], source[1]
+  assert first.image is second.image
+  np.testing.assert_array_equal(second.boxes, [[2, 4, 6, 8]])
+
+
 @pytest.mark.parametrize("index", [-1, 10])
 def test_an_index_out_of_range_is_refused(index):
   with pytest.raises(IndexError, match=f"Example {index} of .* has 10"):

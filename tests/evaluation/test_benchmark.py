@@ -9,7 +9,7 @@ import pytest
 from lfpc_jax import statistics
 from lfpc_jax.benchmarks.grading import Ruling
 from lfpc_jax.benchmarks.judge import PROMPT_VERSION
-from lfpc_jax.data import manual, registry
+from lfpc_jax.data import images, manual, registry
 from lfpc_jax.data.examples import Example
 from lfpc_jax.data.sources import hr_bench, vstar
 from lfpc_jax.errors import UserError
@@ -140,7 +140,11 @@ def test_the_digest_changes_with_anything_that_is_asked():
   assert len({known, *map(benchmark.digest, others)}) == 5
 
 
-def _evaluate(tmp_path, source, *changes):
+def _green(batch, probe):
+  return ["green"] * len(batch.size)
+
+
+def _evaluate(tmp_path, source, *changes, answer=_green):
   """scores.json and grades.jsonl, where every answer is 'green'."""
   manual.prepare(registry.SOURCES[source.name], tmp_path, tmp_path / "data")
   config = made_up.config(
@@ -152,7 +156,7 @@ def _evaluate(tmp_path, source, *changes):
     *changes,
   )
   folder = tmp_path / "out"
-  with made_up.policy(lambda batch, probe: ["green"] * len(batch.size)):
+  with made_up.policy(answer):
     command.evaluate(config, folder, "")
   lines = (folder / "grades.jsonl").read_text().splitlines()
   grades = [json.loads(line) for line in lines]
@@ -170,6 +174,32 @@ def test_the_command_gives_hr_benchs_score(tmp_path, capsys):
     (f"4k-q{q}", str(turn)) for q in range(2) for turn in range(4)
   }
   assert "Score on HR-Bench 4K" in capsys.readouterr().out
+
+
+def test_the_rotations_of_a_question_share_its_picture(tmp_path, monkeypatch):
+  shapes, decoded, found = {1: [], 8: []}, {1: [], 8: []}, {}
+  decode = images.decode
+  for batch in (1, 8):
+    folder = tmp_path / str(batch)
+    folder.mkdir()
+    layouts.write_tsv(folder / "hr_bench_4k.tsv", layouts.hr_rows(3))
+
+    def answer(asked, probe, batch=batch):
+      shapes[batch].append((len(asked.originals), len(asked.size)))
+      return _green(asked, probe)
+
+    def count(data, batch=batch, **limits):
+      decoded[batch].append(len(data))
+      return decode(data, **limits)
+
+    monkeypatch.setattr(images, "decode", count)
+    _evaluate(folder, hr_bench.SOURCE_4K, f"eval.batch={batch}", answer=answer)
+    found[batch] = (folder / "out" / "items.jsonl").read_text()
+  # The third question is asked twice, to fill its batch.
+  assert shapes == {1: [(1, 1)] * 12, 8: [(2, 8)] * 2}
+  # The build decodes each row once.
+  assert len(decoded[8]) == 12 + 3
+  assert found[8] == found[1]
 
 
 def test_the_command_asks_the_judge_that_the_config_names(tmp_path):

@@ -35,6 +35,50 @@ def test_what_exceeds_the_largest_is_left_to_be_refused():
   assert part.capacity == (400, 200)
 
 
+def _shares(images, batch, parts=1):
+  found = buckets.cut([(9, 9)] * len(images), (9, 9), batch, images, parts)
+  return [(part.numbers, part.share) for part in found]
+
+
+def test_questions_about_one_picture_lie_side_by_side():
+  # Rotation by rotation, as a file may have them; one lacks a rotation.
+  images = list("abcabcabd")
+  assert _shares(images, 3) == [
+    ((0, 3, 6), 3),
+    ((1, 4, 7), 3),
+    ((2, 5, 8), 1),
+  ]
+  assert _shares(list("aaaabbbb"), 8) == [((0, 1, 2, 3, 4, 5, 6, 7), 4)]
+  assert _shares(list("aaaa"), 8) == [((0, 1, 2, 3), 4)]
+
+
+def test_pictures_are_not_shared_where_that_fits_no_batch():
+  apart = [((0, 1, 2, 3), 1), ((4, 5, 6, 7), 1)]
+  assert _shares(list("aaabbbcc"), 4) == apart
+  assert _shares([""] * 8, 4) == apart
+  # Two originals do not divide over four devices.
+  assert _shares(list("aaaabbbb"), 8, 2) == [((0, 1, 2, 3, 4, 5, 6, 7), 4)]
+  assert _shares(list("aaaabbbb"), 8, 4) == [((0, 1, 2, 3, 4, 5, 6, 7), 1)]
+  # One shared picture among many would be a program of its own.
+  assert _shares(list("aabcdefg"), 4)[0] == ((0, 1, 2, 3), 1)
+
+
+@given(
+  st.lists(st.tuples(_sizes, st.sampled_from(["", *"abcdef"])), min_size=1),
+  st.integers(1, 8),
+)
+def test_sharing_loses_no_question_and_mixes_no_pictures(asked, batch):
+  sizes, images = zip(*asked)
+  parts = buckets.cut(sizes, LARGEST, batch, images)
+  found = [number for part in parts for number in part.numbers]
+  assert sorted(found) == list(range(len(sizes)))
+  for part in parts:
+    filled = part.filled(batch)
+    for k in range(0, batch if part.share > 1 else 0, part.share):
+      row = {images[number] for number in filled[k : k + part.share]}
+      assert len(row) == 1 and row != {""}
+
+
 @given(st.lists(_sizes, min_size=1, max_size=40), st.integers(1, 5))
 def test_every_question_comes_once_and_fits(sizes, batch):
   parts = buckets.cut(sizes, LARGEST, batch)
