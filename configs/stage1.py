@@ -20,7 +20,8 @@ train with --config.gap.mode=selected.
 
 Nothing here has been run at these sizes yet: expect to lower
 rollout.prompts, data.image_capacity and rl.micro_batches to what your devices
-hold. All P originals lie on the devices: 256 of 4096 x 4096 are 12.9 GB.
+hold. All P originals lie on the devices: 256 of 4096 x 4096 are 12.9 GB; the
+hosts hold at most six times that, see docs/data.md.
 """
 
 import pathlib

@@ -15,6 +15,26 @@ from lfpc_jax.image import views
 from lfpc_jax.rollout.types import Batch
 
 
+def in_place(
+  examples: Sequence[Example], originals: np.ndarray
+) -> list[Example]:
+  """The examples, their images as parts of `originals`.
+
+  So the host holds the pixels of a batch once, not decoded and packed.
+
+  Args:
+    examples: P of them.
+    originals: what `Packer.originals` made of them, u8[I, Ho, Wo, 3].
+  """
+  share = len(examples) // len(originals)
+  found = []
+  for k, example in enumerate(examples):
+    height, width = example.image.shape[:2]
+    image = originals[k // share, :height, :width]
+    found.append(dataclasses.replace(example, image=image))
+  return found
+
+
 @dataclasses.dataclass(frozen=True)
 class Packer:
   """Packs examples into batches of fixed shapes.
@@ -76,6 +96,9 @@ class Packer:
     self, examples: Sequence[Example], share: int = 1
   ) -> np.ndarray:
     """The examples' images in one array, u8[P / share, Ho, Wo, 3].
+
+    What lies beyond the images takes no memory of the host until it is
+    written to.
 
     Args:
       examples: P of them.

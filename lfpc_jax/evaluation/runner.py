@@ -16,6 +16,7 @@ import numpy as np
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import files, parallel
+from lfpc_jax.data import batches as batches_lib
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
@@ -267,6 +268,7 @@ class Runner:
     for budget, scorer in self._scorers.items():
       batch, words = scorer.pack(examples, room, originals)
       options[budget] = dataclasses.replace(batch, originals=None), words
+    examples = batches_lib.in_place(examples, originals)
     return Packed(examples, originals, batches, options)
 
   def _place(self, name, params, number, part, packed: Packed) -> _Step:

@@ -16,8 +16,8 @@ import optax
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import checkpoints, files, metrics, parallel
 from lfpc_jax import config as config_lib
+from lfpc_jax.data import batches, gap_file, loader
 from lfpc_jax.data import gap as gap_lib
-from lfpc_jax.data import gap_file, loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
@@ -158,7 +158,8 @@ class Trainer:
     """Packs a step's examples at the budgets of its gap."""
     ids = [example.id for example in examples]
     budgets = self.gap.budgets(step, ids, self.share)
-    return Prepared(examples, self.agent.packer.pack(examples, budgets))
+    batch = self.agent.packer.pack(examples, budgets)
+    return Prepared(batches.in_place(examples, batch.originals), batch)
 
   def initial_state(self) -> TrainState:
     """The state before the first step, committed as a restored one is."""
@@ -299,7 +300,7 @@ class Trainer:
         first_step=start,
         num_steps=steps - start,
         transform=self.prepare,
-      ) as batches,
+      ) as ahead,
     ):
       # The writer, process 0's, has left the rows before a resume.
       resumes = start and jax.process_index() == 0
@@ -320,7 +321,7 @@ class Trainer:
           shown = {k: row[1][k] for k in ("reward", "accuracy", "tool_rate")}
           progress.update(row[0] + 1, "rollout and update", **shown)
 
-      for step, prepared in batches:
+      for step, prepared in ahead:
         state, scalars = self.train_step(state, prepared, reference)
         held[step] = self.seen
         log(delayed.push(step, scalars))

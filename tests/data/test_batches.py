@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lfpc_jax import agent
-from lfpc_jax.data import prompts
+from lfpc_jax.data import batches, prompts
 from lfpc_jax.data.batches import Packer
 from lfpc_jax.data.examples import Example
 from lfpc_jax.data.tokenizer import Tokenizer
@@ -115,3 +115,16 @@ def test_a_budget_beyond_the_capacity_is_refused():
 def test_every_example_needs_a_budget():
   with pytest.raises(ValueError):
     _packer().pack([_example()] * 2, [4])
+
+
+def test_prompts_that_share_an_image_share_its_original():
+  first, second = _example(seed=1), _example(40, 50, seed=2)
+  examples = [first, first, second, second]
+  originals = _packer().originals(examples, share=2)
+  assert originals.shape == (2, 112, 224, 3)
+  np.testing.assert_array_equal(originals[1, :40, :50], second.image)
+  batch = _packer().pack(examples, [16] * 4, originals)
+  assert batch.originals is originals and batch.tokens.shape[0] == 4
+  for before, after in zip(examples, batches.in_place(examples, originals)):
+    np.testing.assert_array_equal(after.image, before.image)
+    assert np.shares_memory(after.image, originals)
