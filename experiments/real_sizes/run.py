@@ -1,0 +1,227 @@
+r"""Originals of 4096 and 8192 pixels a side, from the file to the update.
+
+  python -m experiments.real_sizes.run --workdir=runs/real_sizes
+
+A random policy (policy.py) sees views of 1,024 visual tokens and cuts crops
+that cover most of the original. Each part is compiled and timed alone; then
+come a whole evaluation of eight questions about two pictures, and two
+training steps. Prints lines as it goes; README.md has what came out.
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import resource
+import time
+from typing import Any
+
+from absl import app, flags
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.real_sizes import pictures, policy
+from lfpc_jax import agent as agent_lib
+from lfpc_jax import config as config_lib
+from lfpc_jax.data import images, loader, manual, registry
+from lfpc_jax.evaluation import command
+from lfpc_jax.evaluation.runner import Runner
+from lfpc_jax.image import views
+from lfpc_jax.image.views import View
+from lfpc_jax.models import vision
+from lfpc_jax.rl.trainer import Trainer
+from lfpc_jax.rollout import encoding, episode
+from lfpc_jax.rollout.types import Batch
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "For all.", required=True)
+_ONLY = flags.DEFINE_list(
+  "only", ["parts", "evaluation", "training"], "What to run."
+)
+_VIEW, _CROP, _GROUP = 1024, 256, 2
+
+
+def settings(folder: pathlib.Path, side: int) -> Any:
+  """The config, with room for originals of `side` pixels."""
+  config = config_lib.load_config("configs/tiny.py:smoke")
+  config.policy.update(path=str(folder / "policy"), remat="layer")
+  config.policy.attention_chunk = 1024
+  config.data.update(
+    name="folder", dir=str(folder / "data"), image_capacity=(side, side)
+  )
+  config.gap.update(tokens=_VIEW, full_tokens=_VIEW)
+  config.rollout.update(
+    prompts=2,
+    group=_GROUP,
+    max_crops=2,
+    max_turns=3,
+    max_response_tokens=640,
+    crop_max_tokens=_CROP,
+  )
+  config.rl.micro_batches = 2
+  config.train.update(report_every=0, tensorboard=False)
+  config.eval.update(
+    split="train", items=0, batch=4, budgets=(_VIEW,), probes=(), records=0
+  )
+  return config_lib.freeze(config)
+
+
+def build(folder: pathlib.Path) -> None:
+  """The policy, and four questions about each of two pictures."""
+  if not (folder / "policy").exists():
+    policy.write(folder / "policy")
+  if (folder / "data").exists():
+    return
+  files = folder / "pictures"
+  files.mkdir(parents=True, exist_ok=True)
+  rows = []
+  for k, side in enumerate(pictures.SIDES):
+    (files / f"{side}.jpg").write_bytes(pictures.jpeg(side, k))
+    for number in range(4):
+      question = f"What digit is on sign {number}?"
+      row = dict(image=f"{side}.jpg", question=question, answer="7")
+      rows.append(json.dumps(row | {"boxes": [[100, 100, 400, 300]]}))
+  (files / "train.jsonl").write_text("\n".join(rows) + "\n")
+  manual.prepare(registry.SOURCES["folder"], files, folder / "data")
+
+
+def say(name: str, began: tuple[float, float], more: str = "") -> None:
+  """A line: wall and CPU seconds since `began`, the host's largest memory."""
+  wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  print(
+    f"{name:34} {wall:8.2f} s {cpu:8.2f} s CPU  {peak:5.2f} GiB  {more}",
+    flush=True,
+  )
+
+
+def now() -> tuple[float, float]:
+  """Wall and CPU clocks."""
+  return time.perf_counter(), time.process_time()
+
+
+def timed(name: str, function, *args) -> Any:
+  """Compiles, runs and times one program."""
+  began = now()
+  compiled = jax.jit(function).lower(*args).compile()
+  cpu = time.process_time() - began[1]
+  memory = compiled.memory_analysis().temp_size_in_bytes / 2**30
+  began = now()
+  result = jax.block_until_ready(compiled(*args))
+  say(name, began, f"temporary {memory:.2f} GiB, compiled in {cpu:.0f} s CPU")
+  return result
+
+
+def parts(folder: pathlib.Path, side: int) -> None:
+  """Each part of two episodes about one picture."""
+  config = settings(folder, side)
+  agent = agent_lib.make_agent(config, _VIEW)
+  source = loader.open_data(config.data, "train")
+  example = source[4 * pictures.SIDES.index(side)]
+  data = (folder / "pictures" / f"{side}.jpg").read_bytes()
+  began = now()
+  images.decode(data)
+  say(f"{side}: decode the file", began, f"{len(data) / 1e6:.1f} MB")
+  began = now()
+  packed = agent.packer.pack([example], [_VIEW])
+  say(f"{side}: pack", began)
+  began = now()
+  batch = jax.block_until_ready(agent_lib.device_batch(packed))
+  say(f"{side}: move to the device", began)
+  view, crops = resized(side, batch)
+  if side == pictures.SIDES[0]:  # the policy does not see the original's size
+    policy_parts(agent, batch, view, crops)
+
+
+def resized(side: int, batch: Batch) -> tuple[View, View]:
+  """The view, and two crops that cover most of the original."""
+  whole = jnp.array([[0, 0, side, side]])
+  render = functools.partial(views.render_views, capacity=_VIEW)
+  view = timed(
+    f"{side}: resize the view", render, batch.originals, whole, batch.grid
+  )
+  box = jnp.array([100, 120, 800, 860]) * side // (28 * batch.grid[0, 0])
+  boxes = jnp.broadcast_to(box, (1, _GROUP, 4)).astype(jnp.int32)
+  grids = jnp.full((1, _GROUP, 2), 16)
+  valid = jnp.ones((1, _GROUP), bool)
+  crop = functools.partial(views.render_crops, capacity=_CROP)
+  crops = timed(
+    f"{side}: cut and resize two crops",
+    *(crop, batch.originals, boxes, grids, valid),
+  )
+  return view, jax.tree.map(lambda x: x[0], crops)
+
+
+def policy_parts(
+  agent: agent_lib.Agent, batch: Batch, view: View, crops: View
+) -> None:
+  """The tower, the prompt, and two episodes that share it."""
+  params = agent_lib.load_params(agent, "")
+  tower = functools.partial(vision.encode_views, agent.policy)
+  visual = timed("tower, the view", tower, params, view)
+  timed("tower, two crops", tower, params, crops)
+  batch = dataclasses.replace(batch, visual=visual)
+  prefill = functools.partial(
+    encoding.encode_prompt, agent.policy, capacity=_VIEW
+  )
+  prefix = timed("prefill of the prompt", prefill, params, batch)
+  rollout = episode.Rollout(agent.policy, agent.episodes, _VIEW)
+  found = timed(
+    "two episodes with two crops each",
+    lambda *args: rollout(*args[:-1], None, args[-1]),
+    *(params, batch, agent.texts, jax.random.key(0), prefix),
+  )
+  crops, steps = np.asarray(found.crops).tolist(), int(found.steps)
+  print(f"crops {crops}, {steps} decode steps", flush=True)
+
+
+def evaluation(folder: pathlib.Path) -> None:
+  """Eight questions about two pictures, at one budget."""
+  config = settings(folder, pictures.SIDES[-1])
+  runner = Runner(config)
+  began = now()
+  command.evaluate_into(folder / "evaluation", config, runner, "random", "")
+  say("evaluation with compiling", began)
+  params = agent_lib.load_params(runner.agent, "")
+  began = now()
+  found = runner.run("random", params, command.open_questions(config))
+  say("the same, compiled", began, f"{len(found.rows)} questions")
+  crops = [row.crops for row in found.rows]
+  print(f"crops {crops}, seconds a question {found.seconds}", flush=True)
+
+
+class _Timed(Trainer):
+  """Says what each step takes."""
+
+  def train_step(self, state, prepared, reference=None):
+    """As the trainer's own, to the end of its programs."""
+    began = now()
+    found = jax.block_until_ready(
+      super().train_step(state, prepared, reference)
+    )
+    say(f"training step {int(found[0].step)}", began)
+    return found
+
+
+def training(folder: pathlib.Path) -> None:
+  """Two steps of 2 x 2 rollouts about pictures of 8192 pixels a side."""
+  config = settings(folder, pictures.SIDES[-1])
+  _Timed(config, str(folder / "train")).run()
+
+
+def main(_) -> None:
+  """Runs what --only names."""
+  folder = pathlib.Path(_WORKDIR.value).absolute()
+  config_lib.setup_jax()
+  build(folder)
+  if "parts" in _ONLY.value:
+    for side in pictures.SIDES:
+      parts(folder, side)
+  if "training" in _ONLY.value:
+    training(folder)
+  if "evaluation" in _ONLY.value:
+    evaluation(folder)
+
+
+if __name__ == "__main__":
+  app.run(main)
