@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
+import errno
 import importlib.util
 import inspect
 import json
@@ -31,6 +32,7 @@ from typing import Any, NoReturn
 from absl import app, flags
 from etils import epath
 import jax
+from jax.errors import JaxRuntimeError
 import ml_collections
 
 from lfpc_jax import overrides, parallel
@@ -40,6 +42,20 @@ from lfpc_jax.parallel import start
 
 FILE = "config.json"  # in a workdir
 Run = Callable[[ml_collections.FrozenConfigDict, str], None]
+_LESS = (
+  "take less at a time, as with --config.rl.micro_batches, "
+  "--config.rollout.prompts or --config.eval.batch; docs/troubleshooting.md "
+  "says what else needs less"
+)
+_AGAIN = "; the same command then goes on from what is there"
+_REMEDIES = {
+  errno.ENOSPC: f"free some space{_AGAIN}",
+  errno.EDQUOT: f"free some of your quota{_AGAIN}",
+  errno.EFBIG: f"lift the limit of a file's size (ulimit -f){_AGAIN}",
+  errno.EMFILE: f"lift the limit of open files (ulimit -n){_AGAIN}",
+  errno.EROFS: "name a directory that can be written",
+  errno.EACCES: "give yourself the right to it, or name another place",
+}
 _CACHE_VARIABLE = "LFPC_COMPILE_CACHE"
 
 
@@ -216,21 +232,37 @@ def main(
 
 @contextlib.contextmanager
 def plain_errors(traceback: bool = False) -> Iterator[None]:
-  """Turns a user's error into one line and an exit status.
+  """Turns an error that a user can mend into one line and an exit status.
 
   Args:
     traceback: raise what came instead, to show where it came from.
   """
   try:
     yield
-  except (UserError, OSError) as error:
-    if traceback:
+  except (UserError, OSError, MemoryError, JaxRuntimeError) as error:
+    text = _line(error)
+    if traceback or not text:
       raise
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {text}", file=sys.stderr)
     sys.exit(1)
   except KeyboardInterrupt:
     print("stopped", file=sys.stderr)
     sys.exit(130)
+
+
+def _line(error: Exception) -> str:
+  """What to tell a user; '' for an error that is the program's own."""
+  text = " ".join(str(error).split())
+  if isinstance(error, MemoryError):
+    return f"out of memory ({text or 'on the host'}): {_LESS}"
+  if isinstance(error, JaxRuntimeError):
+    kind, _, detail = text.partition(": ")
+    if kind != "RESOURCE_EXHAUSTED":
+      return ""
+    return f"out of memory ({detail[:200]}): {_LESS}"
+  if isinstance(error, OSError) and error.errno in _REMEDIES:
+    return f"{text}: {_REMEDIES[error.errno]}"
+  return text
 
 
 def _start(

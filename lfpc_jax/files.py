@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -79,3 +80,14 @@ def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:
   """Writes `data` as the whole content of `path`, or changes nothing."""
   with atomic_writer(path) as file:
     file.write(data)
+
+
+def append(file: IO[bytes], data: bytes) -> None:
+  """Appends to an unbuffered file with one write; a kill cannot tear it.
+
+  Raises:
+    OSError: a part did not fit onto the disk, or all of it.
+  """
+  written = file.write(data)
+  if written != len(data):  # the system says so only at the next write
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.name)

@@ -51,7 +51,7 @@ class Journal:
   def add(self, entry: Mapping[str, Any]) -> None:
     """Keeps a batch, at once."""
     # One write a line: a kill cannot leave two half lines.
-    self._file.write(json.dumps(entry).encode() + b"\n")
+    files.append(self._file, json.dumps(entry).encode() + b"\n")
 
   def close(self) -> None:
     """Closes the file."""

@@ -67,7 +67,7 @@ class MetricsWriter:
     if self._file is not None:
       row = {"step": int(step), **_to_host(scalars)}
       # One write per line: a kill cannot leave two half lines.
-      self._file.write(json.dumps(row).encode() + b"\n")
+      files.append(self._file, json.dumps(row).encode() + b"\n")
 
   def close(self) -> None:
     """Closes the file; a closed writer writes nothing."""
