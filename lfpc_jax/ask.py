@@ -55,6 +55,6 @@ if __name__ == "__main__":
       run,
       default_config="configs/tiny.py:stage1",
       workdir_needed=False,
-      stored_as="ask.json",
+      stored_as=None,
     )
   )

@@ -10,13 +10,13 @@ rollouts side by side.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 import pathlib
 
 import rich.console
 
 from lfpc_jax import config as config_lib
+from lfpc_jax.arguments import Parser
 from lfpc_jax.errors import UserError
 
 
@@ -54,17 +54,12 @@ def compare(
 
 def main(argv: Sequence[str] | None = None) -> None:
   """The command line."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser(__doc__)
   parser.add_argument(
     "--workdirs", required=True, help="evaluations, with commas between them"
   )
   parser.add_argument(
     "--output", default="comparison.html", help="the page (%(default)s)"
-  )
-  parser.add_argument(
-    "--traceback", action="store_true", help="show where an error came from"
   )
   arguments = parser.parse_args(argv)
   names = [name for name in arguments.workdirs.split(",") if name]

@@ -16,9 +16,7 @@ and is called as
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-import contextlib
-import errno
+from collections.abc import Callable, Mapping, Sequence
 import importlib.util
 import inspect
 import json
@@ -32,30 +30,16 @@ from typing import Any, NoReturn
 from absl import app, flags
 from etils import epath
 import jax
-from jax.errors import JaxRuntimeError
 import ml_collections
 
 from lfpc_jax import overrides, parallel
 from lfpc_jax.errors import UserError
+from lfpc_jax.failing import plain_errors
 from lfpc_jax.files import atomic_write
 from lfpc_jax.parallel import start
 
 FILE = "config.json"  # in a workdir
 Run = Callable[[ml_collections.FrozenConfigDict, str], None]
-_LESS = (
-  "take less at a time, as with --config.rl.micro_batches, "
-  "--config.rollout.prompts or --config.eval.batch; docs/troubleshooting.md "
-  "says what else needs less"
-)
-_AGAIN = "; the same command then goes on from what is there"
-_REMEDIES = {
-  errno.ENOSPC: f"free some space{_AGAIN}",
-  errno.EDQUOT: f"free some of your quota{_AGAIN}",
-  errno.EFBIG: f"lift the limit of a file's size (ulimit -f){_AGAIN}",
-  errno.EMFILE: f"lift the limit of open files (ulimit -n){_AGAIN}",
-  errno.EROFS: "name a directory that can be written",
-  errno.EACCES: "give yourself the right to it, or name another place",
-}
 _CACHE_VARIABLE = "LFPC_COMPILE_CACHE"
 
 
@@ -141,11 +125,14 @@ def read_config(
   path = epath.Path(path)
   path = path / name if path.is_dir() else path
   try:
-    fields = json.loads(path.read_text())
+    fields = dict(json.loads(path.read_text()))
   except OSError as error:
     raise UserError(f"no config at {path}: {error.strerror}") from error
-  except ValueError as error:
-    raise UserError(f"the config {path} is damaged: {error}") from error
+  except (ValueError, TypeError) as error:
+    raise UserError(
+      f"the config {path} is damaged ({error}): copy it again, or name the "
+      "config file that it was made from"
+    ) from error
   return ml_collections.ConfigDict(_tuples(fields))
 
 
@@ -226,43 +213,8 @@ def main(
 
   with plain_errors("--traceback" in argv):
     rest, changes = _split_changes(argv)
-    app.run(begin, rest, flags_parser=_parse_flags)
+    app.run(begin, rest, flags_parser=parse_flags)
   sys.exit(1)  # app.run exits by itself
-
-
-@contextlib.contextmanager
-def plain_errors(traceback: bool = False) -> Iterator[None]:
-  """Turns an error that a user can mend into one line and an exit status.
-
-  Args:
-    traceback: raise what came instead, to show where it came from.
-  """
-  try:
-    yield
-  except (UserError, OSError, MemoryError, JaxRuntimeError) as error:
-    text = _line(error)
-    if traceback or not text:
-      raise
-    print(f"error: {text}", file=sys.stderr)
-    sys.exit(1)
-  except KeyboardInterrupt:
-    print("stopped", file=sys.stderr)
-    sys.exit(130)
-
-
-def _line(error: Exception) -> str:
-  """What to tell a user; '' for an error that is the program's own."""
-  text = " ".join(str(error).split())
-  if isinstance(error, MemoryError):
-    return f"out of memory ({text or 'on the host'}): {_LESS}"
-  if isinstance(error, JaxRuntimeError):
-    kind, _, detail = text.partition(": ")
-    if kind != "RESOURCE_EXHAUSTED":
-      return ""
-    return f"out of memory ({detail[:200]}): {_LESS}"
-  if isinstance(error, OSError) and error.errno in _REMEDIES:
-    return f"{text}: {_REMEDIES[error.errno]}"
-  return text
 
 
 def _start(
@@ -286,10 +238,22 @@ def _start(
     base = freeze(load_config(values.config))
     print("\n  ".join([f"config {values.config} with", *diff(base, config)]))
   setup_jax(values.compile_cache)
+  _check_devices()
   stores = values.workdir is not None and stored_as is not None
   if stores and parallel.is_first():
     write_config(config, values.workdir, stored_as)
   run(config, values.workdir)
+
+
+def _check_devices() -> None:
+  """Refuses to begin where JAX can compute nothing."""
+  try:
+    jax.devices()
+  except RuntimeError as error:
+    raise UserError(
+      f"JAX finds no device ({' '.join(str(error).split())}): unset "
+      "JAX_PLATFORMS, or install what it names, as by pip install 'jax[tpu]'"
+    ) from error
 
 
 def _define_flags(default_config: str | None, command: str) -> None:
@@ -324,7 +288,12 @@ def _define_flags(default_config: str | None, command: str) -> None:
     flags.FLAGS.register_key_flag_for_module(command, flags.FLAGS[name])
 
 
-def _parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(argv: list[str]) -> list[str]:
+  """What is left of a command line; for `absl.app.run`.
+
+  Raises:
+    UserError: an unknown flag, or a value that it cannot have.
+  """
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:

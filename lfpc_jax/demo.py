@@ -162,7 +162,7 @@ def report(workdir: pathlib.Path, console: rich.console.Console) -> None:
 def main(argv: list[str]) -> None:
   """Runs all parts in order; each skips what is done."""
   if len(argv) > 1:
-    raise app.UsageError(f"unknown argument {argv[1]!r}: flags begin with --")
+    raise UserError(f"unknown argument {argv[1]!r}: flags begin with --")
   workdir, quick = pathlib.Path(_WORKDIR.value), _QUICK.value
   console = rich.console.Console()
   config_lib.setup_jax()
@@ -185,4 +185,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
   flags.DEFINE_bool("traceback", False, "Show where an error came from.")
   with config_lib.plain_errors("--traceback" in sys.argv):
-    app.run(main)
+    app.run(main, flags_parser=config_lib.parse_flags)

@@ -31,22 +31,35 @@ class Journal:
       what: a word for what they make up, for messages.
 
     Raises:
-      UserError: the file is about something else.
+      UserError: the file is about something else, or damaged.
     """
     self.path = path
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
     about = json.loads(json.dumps(about))
     if not lines:
       lines = [json.dumps(about).encode()]
-    known = json.loads(lines[0])
+    known, *entries = self._read(lines)
     if known != about:
       raise UserError(
         f"{path.parent} holds another {what} ({_changes(known, about)}): take "
         f"back the change, give another --workdir, or remove {path.name}"
       )
-    self.entries = [json.loads(line) for line in lines[1:]]
+    self.entries = entries
     files.atomic_write(path, b"".join(line + b"\n" for line in lines))
     self._file = path.open("ab", buffering=0)
+
+  def _read(self, lines: list[bytes]) -> list[dict[str, Any]]:
+    """The values of all lines."""
+    found = []
+    for number, line in enumerate(lines, 1):
+      try:
+        found.append(dict(json.loads(line)))
+      except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+          f"line {number} of {self.path} is damaged ({error}): remove "
+          f"{self.path.name} to begin anew, or give another --workdir"
+        ) from error
+    return found
 
   def add(self, entry: Mapping[str, Any]) -> None:
     """Keeps a batch, at once."""

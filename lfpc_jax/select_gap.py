@@ -28,4 +28,5 @@ def run(config, workdir: str) -> None:
 
 
 if __name__ == "__main__":
-  sys.exit(config_lib.main(run, stored_as="select_gap.json"))
+  # The command stores the config, once it knows what is in the folder.
+  sys.exit(config_lib.main(run, stored_as=None))

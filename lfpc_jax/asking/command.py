@@ -13,6 +13,7 @@ import rich.console
 import rich.text
 
 from lfpc_jax import agent as agent_lib
+from lfpc_jax import config as config_lib
 from lfpc_jax import files
 from lfpc_jax.asking import episode, inputs
 from lfpc_jax.asking.episode import Asked, Turn
@@ -20,6 +21,7 @@ from lfpc_jax.report import pictures
 from lfpc_jax.rl import answers
 from lfpc_jax.rollout.types import Stop
 
+CONFIG = "ask.json"  # beside the pictures
 _ENDS = {
   Stop.ANSWERED: "the policy ended its turn without a call",
   Stop.TURN_LENGTH: "a turn reached rollout.max_turn_tokens",
@@ -62,6 +64,7 @@ def ask(
     turns.append(turn)
     printer.turn(len(turns), turn)
   printer.end(turns[-1], stop)
+  config_lib.write_config(config, folder, CONFIG)
   printer.line(
     "files", f"{folder}: {', '.join(save(folder, asked, turns, stop))}"
   )

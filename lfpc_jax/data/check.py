@@ -21,6 +21,7 @@ import rich.console
 import rich.table
 import rich.text
 
+from lfpc_jax.arguments import Parser
 from lfpc_jax.data import images, registry
 from lfpc_jax.data import survey as survey_lib
 from lfpc_jax.data.sources import rows as rows_lib
@@ -159,7 +160,9 @@ def check_md5(source: rows_lib.Source, root: pathlib.Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """The command; returns its exit status."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  from lfpc_jax import config as config_lib
+
+  parser = Parser(__doc__)
   parser.add_argument("--name", required=True, choices=list(registry.SOURCES))
   parser.add_argument("--dir", required=True, help="the fetched files")
   parser.add_argument("--split", help="one split; by default all")
@@ -173,11 +176,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     "--md5", action="store_true", help="compare files with published digests"
   )
   args = parser.parse_args(arguments)
-  try:
+  with config_lib.plain_errors(args.traceback):
     return _run(args)
-  except (UserError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 
 from lfpc_jax import errors
 from lfpc_jax.data import examples, images, scenes
+from lfpc_jax.data.reading import reading
 
 T = TypeVar("T")
 
@@ -62,18 +63,22 @@ class PromptSource(Sequence[examples.Example]):
       raise IndexError(
         f"Example {index} of {self._name!r}, which has {len(self)}."
       )
-    row = self._rows[index]
+    row = self._row(index)
     picture = self._picture(row)
     example = self._example(row, picture.pixels)
     return dataclasses.replace(example, boxes=picture.map_boxes(example.boxes))
 
   def words(self, index: int) -> examples.Example:
     """An example without its image, u8[0, 0, 3], which costs no decoding."""
-    return self._example(self._rows[index], _NO_PIXELS)
+    return self._example(self._row(index), _NO_PIXELS)
 
   def size(self, index: int) -> tuple[int, int]:
     """(height, width) of an example's image, which costs no decoding."""
-    return images.read_size(self._rows[index]["image"])
+    return images.read_size(self._row(index)["image"])
+
+  def _row(self, index: int) -> Mapping[str, Any]:
+    with reading(f"example {index} of {self._name!r}"):
+      return self._rows[index]
 
   def _example(
     self, row: Mapping[str, Any], image: np.ndarray
@@ -163,9 +168,10 @@ def open_built(
   # Imported here, as the rest of this module needs no data set.
   import tensorflow_datasets as tfds
 
-  rows = builder.as_data_source(
-    split, decoders={"image": tfds.decode.SkipDecoding()}
-  )
+  with reading(builder.data_path):
+    rows = builder.as_data_source(
+      split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
   return PromptSource(rows, name)
 
 

@@ -15,7 +15,6 @@ in memory at a time, so that sets of many gigabytes need no memory to speak of.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import functools
@@ -29,7 +28,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lfpc_jax import notes
+from lfpc_jax.arguments import Parser
 from lfpc_jax.data import images
+from lfpc_jax.data.reading import reading
 from lfpc_jax.data.sources import rows as rows_lib
 from lfpc_jax.errors import UserError
 
@@ -175,11 +176,12 @@ def open_builder(
 ) -> Manual:
   """The builder of a data set, which may not have been built yet."""
   notes.silence("tensorflow_datasets")
-  return Manual(
-    data_dir=os.fspath(data_dir),
-    config=manual_config(source),
-    file_format="array_record",
-  )
+  with reading(os.path.join(data_dir, "manual", source.name)):
+    return Manual(
+      data_dir=os.fspath(data_dir),
+      config=manual_config(source),
+      file_format="array_record",
+    )
 
 
 def prepare(
@@ -230,16 +232,17 @@ def build_command(data_dir: str | os.PathLike[str], name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
   """Builds a data set from the command line; returns the exit status."""
+  from lfpc_jax import config as config_lib
   from lfpc_jax.data import registry
 
-  parser = argparse.ArgumentParser(description="Builds a published data set.")
+  parser = Parser(__doc__)
   parser.add_argument("--name", required=True, choices=list(registry.SOURCES))
   parser.add_argument("--dir", required=True, help="the fetched files")
   parser.add_argument("--data_dir", default="data", help="where it is written")
   parser.add_argument("--on_error", default="skip", choices=rows_lib.ON_ERROR)
   parser.add_argument("--max_pixels", type=int, default=images.MAX_PIXELS)
   args = parser.parse_args(arguments)
-  try:
+  with config_lib.plain_errors(args.traceback):
     path, ledger = prepare(
       registry.SOURCES[args.name],
       args.dir,
@@ -247,9 +250,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
       on_error=args.on_error,
       max_pixels=args.max_pixels,
     )
-  except (UserError, OSError) as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
   for fault in ledger.faults:
     print(f"{fault.kind}: {fault.where}: {fault.reason}")
   print(

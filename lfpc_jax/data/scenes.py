@@ -11,7 +11,6 @@ data set's content, so that a changed configuration builds another data set
 instead of reading a stale one.
 """
 
-import argparse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import concurrent.futures
 import contextlib
@@ -38,7 +37,9 @@ from PIL import Image
 import tensorflow_datasets as tfds
 
 from lfpc_jax import errors, notes
+from lfpc_jax.arguments import Parser
 from lfpc_jax.data import questions, scene_render
+from lfpc_jax.data.reading import reading
 
 SPLIT_SIZES = {"train": 2048, "validation": 512, "test": 1024}
 
@@ -78,7 +79,7 @@ def scenes_config(
     seed: seed of all randomness.
 
   Raises:
-    UserError: an unknown difficulty or split.
+    UserError: an unknown difficulty or split, or a negative number.
   """
   if difficulty not in scene_render.SPECS:
     raise errors.UserError(
@@ -90,6 +91,11 @@ def scenes_config(
     raise errors.UserError(
       f"Unknown splits {sorted(unknown)}: choose from {tuple(SPLIT_SIZES)}."
     )
+  for split, number in (split_sizes or {}).items():
+    if number < 0:
+      raise errors.UserError(
+        f"{number} examples of the split {split!r}: must be >= 0"
+      )
   spec = scene_render.SPECS[difficulty]
   if size != spec.size:
     spec = spec.scaled(size)
@@ -319,11 +325,12 @@ def open_builder(
     difficulty = scenes_config(difficulty)
   # TFDS wants the very object of a configuration that the class lists.
   listed = {config.name: config for config in Scenes.BUILDER_CONFIGS}
-  return Scenes(
-    data_dir=os.fspath(data_dir),
-    config=listed.get(difficulty.name, difficulty),
-    file_format="array_record",
-  )
+  with reading(os.path.join(data_dir, "scenes", difficulty.name)):
+    return Scenes(
+      data_dir=os.fspath(data_dir),
+      config=listed.get(difficulty.name, difficulty),
+      file_format="array_record",
+    )
 
 
 def build_command(
@@ -347,7 +354,7 @@ def build_command(
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Builds a data set from the command line."""
-  parser = argparse.ArgumentParser(description="Builds the data set Scenes.")
+  parser = Parser("Builds the data set Scenes.")
   parser.add_argument("--data_dir", default="data")
   parser.add_argument(
     "--difficulty", default="easy", choices=list(scene_render.SPECS)
@@ -357,16 +364,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
   for split, size in SPLIT_SIZES.items():
     parser.add_argument(f"--{split}", type=int, default=size)
   args = parser.parse_args(arguments)
-  config = scenes_config(
-    args.difficulty,
-    size=args.size,
-    split_sizes={split: getattr(args, split) for split in SPLIT_SIZES},
-    seed=args.seed,
-  )
   # Imported here: the workers' copy of this module needs no JAX.
   from lfpc_jax import config as config_lib
 
-  with config_lib.plain_errors():
+  with config_lib.plain_errors(args.traceback):
+    config = scenes_config(
+      args.difficulty,
+      size=args.size,
+      split_sizes={split: getattr(args, split) for split in SPLIT_SIZES},
+      seed=args.seed,
+    )
     print(prepare(args.data_dir, config))
 
 

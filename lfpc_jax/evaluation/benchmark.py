@@ -77,6 +77,9 @@ def evaluate(
     rows: its own; those with a probe are not graded.
     examples: the questions.
 
+  Raises:
+    UserError: the judge's settings are wrong, or it fails on all answers.
+
   Returns:
     One table; none where the data set is no benchmark and there is neither a
     judge nor a likelihood, as the other tables say all.
@@ -90,6 +93,7 @@ def evaluate(
     about = settings.to_dict() | {"prompt": judge_lib.PROMPT_VERSION}
   asked = {example.id: example for example in words(examples)}
   grades = grade(rows, asked, judge)
+  _check_judged(grades, settings.url, folder)
   likely = grade_by_likelihood(rows, asked)
   found = table(data, name, grades, settings.model, likely)
   _save(folder, grades, likely, found, about)
@@ -135,6 +139,19 @@ def grade_by_likelihood(
       (one,) = vstar.grade_by_likelihood([row.option_logps], [asked[row.id]])
       grades.setdefault(row.budget, []).append(one)
   return grades
+
+
+def _check_judged(
+  grades: Mapping[int, Sequence[Grade]], url: str, folder: pathlib.Path
+) -> None:
+  """A judge that is down makes no score of what the rules alone decide."""
+  own = [one for part in grades.values() for one in part if one.by == "judge"]
+  if own and all(one.correct is None for one in own):
+    raise UserError(
+      f"the judge at {url} ruled on none of {len(own)} answers "
+      f"({own[0].error}): see that it runs, then start the same command "
+      f"again; {folder} keeps the answers"
+    )
 
 
 def _save(folder, grades, likely, found: ResultTable, judge) -> None:

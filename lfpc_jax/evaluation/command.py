@@ -18,6 +18,7 @@ from lfpc_jax import config as config_lib
 from lfpc_jax import files, metrics, parallel
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
+from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import benchmark, entries, probe_results, summary
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation.runner import Evaluation, Runner
@@ -28,6 +29,7 @@ from lfpc_jax.report import results as results_lib
 from lfpc_jax.report.records import load_records
 
 JOURNAL = "journal.jsonl"  # of a run that has not ended
+CONFIG = "evaluate.json"  # in the workdir
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "transformers")
 
 
@@ -81,7 +83,7 @@ def evaluate_into(
   wanted = manifest(config, name, checkpoint, params_digest(params), asked)
   done = folder / "evaluation.json"
   if done.exists():
-    stored = json.loads(done.read_text())
+    stored = _read(done)
     if all(stored.get(key) == value for key, value in wanted.items()):
       if parallel.is_first():  # a kill may have come between the two
         (folder / JOURNAL).unlink(missing_ok=True)
@@ -92,6 +94,8 @@ def evaluate_into(
       if parallel.is_first():
         journal = Journal(folder / JOURNAL, wanted, "evaluation")
         stack.enter_context(journal)
+        # Now that nothing else lies here.
+        config_lib.write_config(config, folder, CONFIG)
       found = _evaluate(runner, name, params, examples, journal)
     if parallel.is_first():
       found.save(folder, wanted)
@@ -120,6 +124,17 @@ def _evaluate(runner, name, params, examples, journal) -> Evaluation:
     return runner.run(
       name, params, examples, progress.update, parts, known, keep
     )
+
+
+def _read(path: pathlib.Path) -> dict[str, Any]:
+  """The settings of an evaluation that has ended."""
+  try:
+    return dict(json.loads(path.read_text()))
+  except (ValueError, TypeError) as error:
+    raise UserError(
+      f"{path} is damaged ({error}): remove it to evaluate again, or give "
+      "another --workdir"
+    ) from error
 
 
 def load_results(folder: pathlib.Path):

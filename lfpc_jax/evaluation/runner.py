@@ -112,6 +112,17 @@ def parse_probes(names: Sequence[str]) -> list[Probe]:
   return [Probe.NONE] + [known[n] for n in names if n != "none"]
 
 
+def _check_counts(section: Any) -> None:
+  """Refuses an evaluation of nothing."""
+  if section.batch < 1:
+    raise UserError(f"eval.batch={section.batch}: must be >= 1")
+  if not section.budgets or min(section.budgets) < 1:
+    raise UserError(
+      f"eval.budgets={section.budgets}: give visual tokens, one or more of "
+      "them and each >= 1"
+    )
+
+
 class Runner:
   """Compiles a few programs for each budget and capacity of originals.
 
@@ -120,6 +131,7 @@ class Runner:
 
   def __init__(self, config: Any):
     """Reads the policy's files and the config's eval section."""
+    _check_counts(config.eval)
     self.config = config
     self.probes = parse_probes(config.eval.probes)
     self.reward = RewardConfig(**config.reward)

@@ -11,7 +11,8 @@ import numpy as np
 import rich.console
 
 from lfpc_jax import agent as agent_lib
-from lfpc_jax import metrics
+from lfpc_jax import config as config_lib
+from lfpc_jax import files, metrics
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data import gap_file, loader
 from lfpc_jax.data.gap_file import Selection
@@ -23,6 +24,7 @@ from lfpc_jax.gap_selection.journal import Entry, Journal
 from lfpc_jax.models.parameters import params_digest
 
 JOURNAL = "answers.jsonl"  # in the workdir
+CONFIG = "select_gap.json"  # there too
 
 
 def ladder(config: Mapping[str, Any]) -> tuple[int, ...]:
@@ -133,8 +135,8 @@ def select_into(
   }
   _check_free(path, about)
   examples = [source.words(i) for i in range(number)]
-  workdir.mkdir(parents=True, exist_ok=True)
-  with Journal(workdir / JOURNAL, about) as journal:
+  with files.locked(workdir), Journal(workdir / JOURNAL, about) as journal:
+    config_lib.write_config(config, workdir, CONFIG)
     answer = _Policy(config, params, source, [e.id for e in examples], journal)
     rows = select.choose_levels(examples, full, levels, answer)
   selection = Selection(tuple(rows), about)

@@ -47,6 +47,7 @@ class Prepared(NamedTuple):
 def make_optimiser(config: Any) -> optax.GradientTransformation:
   """AdamW behind a clipped gradient norm, constant after a warm-up."""
   dtype = check_dtype("optimizer.dtype", config.dtype)
+  _check_optimiser(config)
   rate = config.learning_rate
   if config.warmup_steps:
     rate = optax.linear_schedule(0.0, rate, config.warmup_steps)
@@ -57,6 +58,26 @@ def make_optimiser(config: Any) -> optax.GradientTransformation:
     ),
   )
   return precision.keep_in(steps, dtype)
+
+
+def _check_optimiser(config: Any) -> None:
+  """Refuses numbers that no optimiser can have; NaN is none of them."""
+  for name in ("learning_rate", "warmup_steps", "weight_decay"):
+    if not 0 <= config[name] < float("inf"):
+      raise UserError(f"optimizer.{name}={config[name]}: must be >= 0")
+  for name in ("b1", "b2"):
+    if not 0 <= config[name] < 1:
+      raise UserError(f"optimizer.{name}={config[name]}: must be in [0, 1)")
+  if not config.clip_norm > 0:
+    raise UserError(f"optimizer.clip_norm={config.clip_norm}: must be > 0")
+
+
+def _check_counts(config: Any) -> None:
+  """Refuses a run of no steps at all, or of steps without a prompt."""
+  if config.train.steps < 0:
+    raise UserError(f"train.steps={config.train.steps}: must be >= 0")
+  if config.rollout.prompts < 1:
+    raise UserError(f"rollout.prompts={config.rollout.prompts}: must be >= 1")
 
 
 def make_learner(config: Any, agent: agent_lib.Agent, capacity: int) -> Learner:
@@ -119,6 +140,7 @@ class Trainer:
 
   def __init__(self, config: ml_collections.FrozenConfigDict, workdir: str):
     """Reads data, policy and latest checkpoint; compiles nothing yet."""
+    _check_counts(config)
     self.config = config
     self.workdir = pathlib.Path(workdir)
     source = loader.open_data(config.data, config.data.split)

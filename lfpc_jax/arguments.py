@@ -1,0 +1,25 @@
+"""The command lines of commands that take no config."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+  """Says in one line what is wrong with a flag; has `--traceback`."""
+
+  def __init__(self, description: str | None):
+    super().__init__(
+      description=description,
+      formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    self.add_argument(
+      "--traceback", action="store_true", help="show where an error came from"
+    )
+
+  def error(self, message: str) -> NoReturn:
+    """Prints the line and ends the command."""
+    print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+    sys.exit(1)
