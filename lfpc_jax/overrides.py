@@ -127,7 +127,8 @@ def _literal(text: str) -> Any:
   """A Python literal, or the text itself where it is none."""
   try:
     return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  # The last two: thousands of brackets or signs.
+  except (ValueError, SyntaxError, RecursionError, MemoryError):
     return text
 
 

@@ -16,3 +16,11 @@ def call(capsys, run, *args, **kwargs):
     config.main(run, argv=argv, **kwargs)
   out, err = capsys.readouterr()
   return stop.value.code or 0, out, err
+
+
+def status(main, arguments):
+  """Exit status of a `main` that takes no config."""
+  try:
+    return main(list(arguments)) or 0
+  except SystemExit as stop:
+    return stop.code or 0

@@ -136,25 +136,30 @@ def load(
   """
   try:
     table = parquet.read_table(path)
+    stored = (table.schema.metadata or {}).get(_KEY)
+    about = dict(json.loads(stored or b"{}"))
+    fits = stored is not None and table.schema.names == _SCHEMA.names
+    rows = tuple(map(_chosen, table.to_pylist())) if fits else ()
   except FileNotFoundError:
     raise UserError(f"no selected budgets at {path}: {_REMEDY}") from None
-  except (pa.ArrowInvalid, OSError) as error:
-    raise UserError(f"{path} is no Parquet file ({error}): {_REMEDY}") from None
-  stored = (table.schema.metadata or {}).get(_KEY)
-  if stored is None or table.schema.names != _SCHEMA.names:
+  # A damaged file raises this or that, by the place of the damage.
+  except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+    text = " ".join(str(error).split())[:200]
+    raise UserError(f"{path} is no Parquet file ({text}): {_REMEDY}") from None
+  if not fits:
     raise UserError(f"{path} holds no selected budgets: {_REMEDY}")
-  about = json.loads(stored)
   for name, value in (wanted or {}).items():
     if about.get(name) != value:
       raise UserError(
         f"{path} is about {name} {about.get(name)!r}, this run about "
         f"{value!r}: {_REMEDY}"
       )
-  rows = tuple(
-    Chosen(**row | {k: tuple(row[k]) for k in ("levels", "answers")})
-    for row in table.to_pylist()
-  )
   return Selection(rows, about)
+
+
+def _chosen(row: Mapping[str, Any]) -> Chosen:
+  lists = {name: tuple(row[name]) for name in ("levels", "answers")}
+  return Chosen(**{**row, **lists})
 
 
 def _dataset_name(data: Mapping[str, Any]) -> str:

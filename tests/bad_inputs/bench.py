@@ -173,12 +173,9 @@ class Bench:
   def _parse(self, main, args):
     self._look()
     args = [*args, "--traceback"] if self.traceback else [*args]
-    try:
-      status = main(args)
-    except SystemExit as stop:
-      status = stop.code
+    status = command_line.status(main, args)
     out, err = self._capsys.readouterr()
-    return Outcome(status or 0, err, out)
+    return Outcome(status, err, out)
 
   def _look(self):
     self._capsys.readouterr()

@@ -1,16 +1,18 @@
 """Bad inputs: one line that says what and what to do, and nothing is lost."""
 
 import collections
+import itertools
 import json
+import os
 
 import jax
+from jax.errors import JaxRuntimeError
 import pytest
 
+from lfpc_jax.errors import UserError
+from lfpc_jax.metrics import read_metrics
 from tests import small_scenes
 from tests.bad_inputs import bench, table
-
-# Rows whose traceback is asked for as well, one of each kind.
-_TRACED = {row.kind: row for row in table.ROWS}
 
 
 @pytest.fixture(scope="module")
@@ -62,3 +64,25 @@ def test_one_line_says_what_is_wrong_and_what_to_do(row, at):
   for words in row.says:
     assert words in found.err
   _check_nothing_is_lost(at.before, bench.contents(at.folder))
+
+
+@pytest.mark.parametrize(
+  "row", {row.kind: row for row in table.ROWS}.values(), ids=_name
+)
+def test_who_asks_for_a_traceback_gets_it(row, at):
+  at.traceback = True
+  with pytest.raises((UserError, OSError, MemoryError, JaxRuntimeError)):
+    row.act(at)
+
+
+def test_a_clock_that_goes_backwards_harms_nothing(at):
+  """A resume takes the highest step, whatever the files' times say."""
+  seconds = itertools.count(2_000_000_000, -3_600)
+  at.patch.setattr("time.time", lambda: next(seconds))
+  at.trained()
+  for number, path in enumerate(sorted(at.folder.rglob("*"), reverse=True)):
+    os.utime(path, (number, number))
+  found = at.train("train.tensorboard=False", "train.steps=4")
+  assert (found.status, found.err) == (0, "")
+  rows = read_metrics(at.folder / "w")
+  assert [row["step"] for row in rows] == [0, 1, 2, 3]

@@ -10,6 +10,7 @@ import pytest
 from lfpc_jax.data import check, loader, manual, registry
 from lfpc_jax.data.sources import deep_eyes, folder, rows
 from lfpc_jax.errors import UserError
+from tests import command_line
 from tests.data.sources import layouts
 
 FOLDER, DEEP = folder.SOURCE, deep_eyes.SOURCE
@@ -167,7 +168,7 @@ def test_the_build_command(tmp_path, capsys):
   root = _own(tmp_path / "raw", {}, {"image": "none.png"})
   data = str(tmp_path / "data")
   arguments = ["--name=folder", f"--dir={root}", f"--data_dir={data}"]
-  assert manual.main([*arguments, "--on_error=stop"]) == 1
+  assert command_line.status(manual.main, [*arguments, "--on_error=stop"]) == 1
   assert "error: train.jsonl line 2" in capsys.readouterr().err
   assert manual.main(arguments) == 0
   out = capsys.readouterr().out
@@ -259,7 +260,7 @@ assert "tensorflow" not in sys.modules
 
 
 def _check(capsys, *arguments):
-  status = check.main(list(arguments))
+  status = command_line.status(check.main, arguments)
   captured = capsys.readouterr()
   return status, " ".join(captured.out.split()), captured.err
 

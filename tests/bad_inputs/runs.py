@@ -1,0 +1,230 @@
+"""Disks, memory, other runs, gradients and judges that fail."""
+
+import errno
+import os
+import socket
+
+import numpy as np
+
+from lfpc_jax import files
+from tests.bad_inputs import bench as lib
+from tests.bad_inputs.row import rows
+from tests.evaluation import made_up
+
+
+def _held(at, act):
+  with files.locked(at.folder / "w"):
+    return act()
+
+
+def _full(at, act, size=0):
+  with at.full_disk(size):
+    return act()
+
+
+def _sync_fails(at):
+  """The disk is full when a whole file is to be kept."""
+
+  def fsync(number):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  at.patch.setattr(os, "fsync", fsync)
+  return at
+
+
+DISKS = rows(
+  "disks",
+  {
+    "full at the start": (
+      lambda at: _sync_fails(at.steps()).train(),
+      "No space left on device",
+      "give a --workdir that can be written",
+    ),
+    "full in an evaluation": (
+      lambda at: _sync_fails(at).evaluate(),
+      "No space left on device",
+      "free some space",
+    ),
+    "full at a row": (
+      lambda at: _rows_fail(at.steps()).train("train.tensorboard=False"),
+      "No space left on device",
+      "free some space",
+    ),
+    "full at a checkpoint": (
+      lambda at: _full(
+        at.trained(),
+        lambda: at.train("train.steps=4", "train.tensorboard=False"),
+        20_000,
+      ),
+      "cannot write checkpoints",
+      "Check free space",
+    ),
+    "full at a resume": (
+      lambda at: _full(at.trained(), lambda: at.train("train.steps=4")),
+      "File too large",
+      "--workdir",
+    ),
+    "full at an answer": (
+      lambda at: _full(at, lambda: at.ask("", None)),
+      "File too large",
+    ),
+    "full at an export": (
+      lambda at: _full(at, lambda: at.export("out"), 100_000),
+      "out",
+    ),
+    "full at a page": (
+      lambda at: (
+        made_up.write_evaluation(at.folder / "a", "a", [made_up.item("q")]),
+        made_up.write_evaluation(at.folder / "b", "b", [made_up.item("q")]),
+        _full(at, lambda: at.compare("--workdirs=a,b", "--output=w.html")),
+      )[-1],
+      "File too large",
+    ),
+    "a workdir that is a file": (
+      lambda at: at.write("v") and at.train(workdir="v"),
+      "cannot write v/.lock",
+      "give a --workdir that can be written",
+    ),
+    "a read-only directory": (
+      lambda at: at.refuse(errno.EROFS).train(),
+      "Read-only file system",
+      "give a --workdir that can be written",
+    ),
+    "a directory of somebody else": (
+      lambda at: at.refuse(errno.EACCES, "open", lib.io).train(),
+      "Permission denied",
+      "give a --workdir that can be written",
+    ),
+    "a read-only directory of an evaluation": (
+      lambda at: at.refuse(errno.EROFS).evaluate(),
+      "Read-only file system",
+      "give a --workdir that can be written",
+    ),
+    "no memory on the host": (
+      lambda at: _fails(at, MemoryError()).train(),
+      "out of memory",
+      "--config.rollout.prompts",
+    ),
+    "no memory on a device": (
+      lambda at: _fails(
+        at,
+        lib.trainer_lib.jax.errors.JaxRuntimeError(
+          "RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.\nmore"
+        ),
+      ).train(),
+      "Out of memory allocating 99 bytes",
+      "--config.rl.micro_batches",
+    ),
+  },
+)
+
+
+def _rows_fail(at):
+  """The disk is full when a step's row is to be kept."""
+
+  def append(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  at.patch.setattr(files, "append", append)
+  return at
+
+
+def _fails(at, error):
+  """A step of training raises."""
+
+  def train_step(*_):
+    raise error
+
+  at.patch.setattr(lib.trainer_lib.Trainer, "train_step", train_step)
+  return at
+
+
+TWO_RUNS = rows(
+  "two runs",
+  {
+    "of training": (
+      lambda at: _held(at, at.steps().train),
+      f"process {os.getpid()}",
+      "wait for its end, or give another --workdir",
+    ),
+    "of evaluation": (
+      lambda at: _held(at, at.evaluate),
+      "is in use by another run",
+      "give another --workdir",
+    ),
+    "of selection": (
+      lambda at: _held(at, at.select_gap),
+      "is in use by another run",
+      "give another --workdir",
+    ),
+  },
+)
+
+NOT_FINITE = rows(
+  "not finite",
+  {
+    "gradients": (
+      lambda at: at.steps(skipped=1.0).train("train.steps=9"),
+      "the gradient is not finite",
+      "--config.optimizer.learning_rate",
+    ),
+    "the loss": (
+      lambda at: at.steps(skipped=1.0, loss=np.nan).train(
+        "train.max_skipped=1"
+      ),
+      "the step was not applied",
+      "--config.optimizer.clip_norm",
+    ),
+  },
+)
+
+
+def judged(*fields):
+  """An evaluation whose answers go to a judge."""
+
+  def act(at):
+    at.patch.setattr("time.sleep", lambda seconds: None)
+    with made_up.policy(lambda batch, probe: ["green"] * len(batch.size)):
+      return at.evaluate("eval.judge.model=qwen", "eval.probes=()", *fields)
+
+  return act
+
+
+def _unused_port():
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    return free.getsockname()[1]
+
+
+JUDGE = rows(
+  "judge",
+  {
+    "down": (
+      lambda at: judged(f"eval.judge.url=http://127.0.0.1:{_unused_port()}/v1")(
+        at
+      ),
+      "Connection refused",
+      "the same command",
+    ),
+    "no address": (
+      judged("eval.judge.url=host:8000"),
+      "judge url='host:8000'",
+      "http://host:8000/v1",
+    ),
+    "a password in its address": (
+      judged("eval.judge.url=http://me:secret@host/v1"),
+      "leave out user, password",
+      "LFPC_JUDGE_KEY",
+    ),
+    "a key that cannot be sent": (
+      lambda at: (
+        at.patch.setenv("LFPC_JUDGE_KEY", "a\nb")
+        or judged("eval.judge.url=http://127.0.0.1:9/v1")(at)
+      ),
+      "LFPC_JUDGE_KEY",
+      "set it again",
+    ),
+  },
+)
+
+ROWS = [*DISKS, *TWO_RUNS, *NOT_FINITE, *JUDGE]
