@@ -54,7 +54,7 @@ def locked(
   path = pathlib.Path(folder) / _LOCK
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+b")
+    file = path.open("a+b", buffering=0)
   except OSError as error:
     raise UserError(
       f"cannot write {path}: {error.strerror}; give a --workdir that can be "
@@ -70,10 +70,19 @@ def locked(
         f"{folder} is in use by another run, process {holder}: wait for its "
         "end, or give another --workdir"
       ) from None
-    file.truncate(0)
-    file.write(str(os.getpid()).encode())
-    file.flush()
+    _write_holder(file)
     yield
+
+
+def _write_holder(file: IO[bytes]) -> None:
+  try:
+    file.truncate(0)
+    append(file, str(os.getpid()).encode())
+  except OSError as error:
+    raise UserError(
+      f"cannot write {file.name}: {error.strerror}; free some space, or give "
+      "another --workdir"
+    ) from error
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes) -> None:

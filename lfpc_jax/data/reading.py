@@ -17,11 +17,12 @@ def reading(what: str | os.PathLike[str]) -> Iterator[None]:
     what: the data set's folder, or a part of it.
 
   Raises:
-    UserError: anything was raised, but for an index beyond the end.
+    UserError: anything was raised, but for an index beyond the end, and for a
+      right that the user lacks.
   """
   try:
     yield
-  except (UserError, IndexError, MemoryError):
+  except (UserError, IndexError, MemoryError, PermissionError):
     raise
   # ArrayRecord, protocol buffers and JSON each raise their own kinds.
   except Exception as error:

@@ -30,6 +30,7 @@ from lfpc_jax.evaluation import runner
 from lfpc_jax.gap_selection import direct
 from lfpc_jax.models import published
 from lfpc_jax.rl import trainer as trainer_lib
+from lfpc_jax.rollout.types import Stop
 from tests import command_line, small_scenes
 from tests.data.sources import layouts
 
@@ -225,6 +226,13 @@ class Bench:
     self.patch.setattr(trainer_lib.Trainer, "train_step", train_step)
     return self
 
+  def answered(self):
+    """The policy that is asked answers at once."""
+    turn = episode.Turn("<answer>7</answer><|im_end|>"), Stop.ANSWERED
+    turns = lambda *_: iter([turn])
+    self.patch.setattr(episode.Asked, "turns", turns)
+    return self
+
   def trained(self, *args):
     """A run of two such steps in w/."""
     self.steps()
@@ -246,16 +254,17 @@ class Bench:
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-  def refuse(self, error, name="mkdir", module=os):
-    """A call of the system fails for paths in w/."""
-    function = getattr(module, name)
+  def refuse(self, error):
+    """No file in w/ can be opened."""
+    function = io.open
 
     def refused(path, *args, **kwargs):
-      if isinstance(path, int) or "w" in pathlib.Path(path).parts:
+      named = not isinstance(path, int)
+      if named and "w" in pathlib.Path(path).parts:
         raise OSError(error, os.strerror(error), str(path))
       return function(path, *args, **kwargs)
 
-    self.patch.setattr(module, name, refused)
+    self.patch.setattr(io, "open", refused)
     return self
 
 

@@ -129,7 +129,7 @@ CONFIGS = rows(
           )
         )
       ),
-      "data",
+      "the config lacks",
       "configs/tiny.py",
     ),
     "a stored config cut off": (

@@ -75,8 +75,8 @@ DATA_SETS = rows(
         lib.cut("built/**/*.array_record*", 0.3)(at.folder),
         at.steps().train(*fields),
       )[-1],
-      "built",
-      "build",
+      "cannot be read",
+      "remove its folder and build it again",
     ),
     "a built one without its description": (
       lambda at: (
@@ -84,8 +84,8 @@ DATA_SETS = rows(
         lib.cut("built/**/dataset_info.json", 0.5)(at.folder),
         at.steps().train(*fields),
       )[-1],
-      "built",
-      "build",
+      "cannot be read",
+      "remove its folder and build it again",
     ),
     "no selected budgets": field(
       "gap.mode=selected", "no selected budgets at", "lfpc_jax.select_gap"

@@ -65,7 +65,7 @@ DISKS = rows(
       "--workdir",
     ),
     "full at an answer": (
-      lambda at: _full(at, lambda: at.ask("", None)),
+      lambda at: _full(at.answered(), lambda: at.ask("", None)),
       "File too large",
     ),
     "full at an export": (
@@ -91,7 +91,7 @@ DISKS = rows(
       "give a --workdir that can be written",
     ),
     "a directory of somebody else": (
-      lambda at: at.refuse(errno.EACCES, "open", lib.io).train(),
+      lambda at: at.refuse(errno.EACCES).train(),
       "Permission denied",
       "give a --workdir that can be written",
     ),
@@ -185,7 +185,12 @@ def judged(*fields):
   def act(at):
     at.patch.setattr("time.sleep", lambda seconds: None)
     with made_up.policy(lambda batch, probe: ["green"] * len(batch.size)):
-      return at.evaluate("eval.judge.model=qwen", "eval.probes=()", *fields)
+      return at.evaluate(
+        "data.image_capacity=224,224",
+        "eval.judge.model=qwen",
+        "eval.probes=()",
+        *fields,
+      )
 
   return act
 
