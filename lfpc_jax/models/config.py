@@ -369,7 +369,14 @@ def load_config(directory: str | pathlib.Path, **extra: Any) -> PolicyConfig:
     ) from error
   except ValueError as error:
     raise UserError(f"{path} is not valid JSON ({error})") from error
-  return from_published(data, where=str(path), **extra)
+  try:
+    return from_published(data, where=str(path), **extra)
+  # A number where a section should be, text where a number should be.
+  except (AttributeError, TypeError, ValueError, OverflowError) as error:
+    raise UserError(
+      f"{path}: a value is not what a Qwen2.5-VL has there ({error}): download "
+      "the file again"
+    ) from error
 
 
 def check_same(config: PolicyConfig, other: PolicyConfig, where: Any) -> None:
