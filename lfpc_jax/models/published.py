@@ -295,7 +295,7 @@ def _save_tensors(part, config, params, dtype, max_shard_bytes: int) -> None:
       data[name] = layout.to_published(config, tensor, leaf)
       weight_map[name] = file
     if part:
-      safetensors.numpy.save_file(data, part / file, {"format": "pt"})
+      _save_file(data, part / file)
       # The library makes the file private; it should be as its neighbours.
       shutil.copymode(part / "config.json", part / file)
   if part and len(plan) > 1:
@@ -308,3 +308,12 @@ def _fetch(x: jax.Array) -> np.ndarray:
   if isinstance(x, jax.Array) and not x.is_fully_addressable:
     return multihost_utils.process_allgather(x, tiled=True)
   return np.asarray(x)
+
+
+def _save_file(data: dict[str, Any], path: pathlib.Path) -> None:
+  try:
+    safetensors.numpy.save_file(data, path, {"format": "pt"})
+  except safetensors.SafetensorError as error:  # of the disk, mostly
+    raise UserError(
+      f"cannot write {path} ({error}): free some space, or name another place"
+    ) from error

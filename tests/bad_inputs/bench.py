@@ -255,14 +255,14 @@ class Bench:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
   def refuse(self, error):
-    """No file in w/ can be opened."""
+    """No file in w/ can be written."""
     function = io.open
 
-    def refused(path, *args, **kwargs):
-      named = not isinstance(path, int)
-      if named and "w" in pathlib.Path(path).parts:
+    def refused(path, mode="r", *args, **kwargs):
+      writes = set(mode) & set("wax+") and not isinstance(path, int)
+      if writes and "w" in pathlib.Path(path).parts:
         raise OSError(error, os.strerror(error), str(path))
-      return function(path, *args, **kwargs)
+      return function(path, mode, *args, **kwargs)
 
     self.patch.setattr(io, "open", refused)
     return self

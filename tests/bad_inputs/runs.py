@@ -74,8 +74,12 @@ DISKS = rows(
     ),
     "full at a page": (
       lambda at: (
-        made_up.write_evaluation(at.folder / "a", "a", [made_up.item("q")]),
-        made_up.write_evaluation(at.folder / "b", "b", [made_up.item("q")]),
+        made_up.write_evaluation(
+          at.folder / "a", "a", [made_up.item("q")], config={}
+        ),
+        made_up.write_evaluation(
+          at.folder / "b", "b", [made_up.item("q")], config={}
+        ),
         _full(at, lambda: at.compare("--workdirs=a,b", "--output=w.html")),
       )[-1],
       "File too large",
@@ -153,7 +157,7 @@ TWO_RUNS = rows(
       "give another --workdir",
     ),
     "of selection": (
-      lambda at: _held(at, at.select_gap),
+      lambda at: _held(at, lambda: at.select_gap("selection.levels=4,")),
       "is in use by another run",
       "give another --workdir",
     ),
@@ -183,6 +187,7 @@ def judged(*fields):
   """An evaluation whose answers go to a judge."""
 
   def act(at):
+    (at.folder / "w" / "evaluate.json").unlink()  # this one will end
     at.patch.setattr("time.sleep", lambda seconds: None)
     with made_up.policy(lambda batch, probe: ["green"] * len(batch.size)):
       return at.evaluate(
