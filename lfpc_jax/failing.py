@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import errno
+import os
+import signal
 import sys
 
 from jax.errors import JaxRuntimeError
@@ -42,6 +44,11 @@ def plain_errors(traceback: bool = False) -> Iterator[None]:
   """
   try:
     yield
+  except BrokenPipeError:
+    # Whoever read this has read enough, as `head` has; nothing failed. What is
+    # still in the buffer must go nowhere when Python flushes it.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
   except _MENDABLE as error:
     text = _line(error)
     if traceback or not text:
