@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
+import sys
+import threading
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -46,6 +49,8 @@ class StopSignal:
   def __enter__(self) -> Self:
     for number in _SIGNALS:
       self._before[number] = signal.signal(number, self._on_signal)
+    self._hook_before = sys.unraisablehook
+    sys.unraisablehook = self._on_lost
     return self
 
   def __exit__(
@@ -56,6 +61,15 @@ class StopSignal:
   ) -> None:
     for number, handler in self._before.items():
       signal.signal(number, handler)
+    sys.unraisablehook = self._hook_before
+
+  def _on_lost(self, lost: sys.UnraisableHookArgs) -> None:
+    """Aborts again where nobody could be told, as in a garbage collector."""
+    if lost.exc_type is KeyboardInterrupt:
+      # A little later: what is raised in here is lost as well.
+      threading.Timer(0.05, _thread.interrupt_main, (signal.SIGINT,)).start()
+    else:
+      self._hook_before(lost)
 
   def _on_signal(self, number: int, frame: FrameType | None) -> None:
     if self.name is not None:

@@ -1,10 +1,12 @@
 """A stop request ends a loop after its step; a second one aborts."""
 
+import gc
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -71,3 +73,22 @@ def test_sigterm_saves_the_step_that_was_running(tmp_path):
   assert run.returncode == 0 and "SIGTERM" in err, err
   last = int((first + out).split()[-1])
   assert checkpoints.read_extra(tmp_path) == {"step": last}
+
+
+def test_an_abort_in_a_garbage_collector_is_not_lost(capfd):
+  def collect(phase, _):
+    if phase == "start" and stop.name and not hit:
+      hit.append(1)
+      os.kill(os.getpid(), signal.SIGINT)
+      sum(range(10))  # so that the handler runs here
+
+  hit = []
+  gc.callbacks.append(collect)
+  try:
+    with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
+      os.kill(os.getpid(), signal.SIGINT)
+      gc.collect()
+      time.sleep(5)
+  finally:
+    gc.callbacks.remove(collect)
+  assert hit and "Traceback" not in capfd.readouterr().err

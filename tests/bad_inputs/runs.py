@@ -75,10 +75,10 @@ DISKS = rows(
     "full at a page": (
       lambda at: (
         made_up.write_evaluation(
-          at.folder / "a", "a", [made_up.item("q")], config={}
+          at.folder / "a", "a", [made_up.item("q")], config={}, checkpoint=""
         ),
         made_up.write_evaluation(
-          at.folder / "b", "b", [made_up.item("q")], config={}
+          at.folder / "b", "b", [made_up.item("q")], config={}, checkpoint=""
         ),
         _full(at, lambda: at.compare("--workdirs=a,b", "--output=w.html")),
       )[-1],
