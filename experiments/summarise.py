@@ -9,11 +9,13 @@ no seed, its interval is over questions. A last table has the differences of
 policies within each seed. Writes table.md, accuracy.svg and curves.svg.
 """
 
+import argparse
+from collections.abc import Sequence
 import dataclasses
 import pathlib
+import sys
 import tomllib
 
-from absl import app, flags
 import matplotlib.figure
 
 from lfpc_jax import config as config_lib
@@ -25,15 +27,6 @@ from lfpc_jax.report import plots
 from lfpc_jax.report.results import PolicyResult, paper_table
 from lfpc_jax.report.tables import Column, ResultTable
 
-_EXPERIMENT = flags.DEFINE_string(
-  "experiment", None, "The folder with table.toml.", required=True
-)
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "What run.sh has left.", required=True
-)
-_OUTPUT = flags.DEFINE_string(
-  "output", "", "Where to write; '' is the experiment's folder."
-)
 _PRETRAINED = "pretrained"
 _COMPARED = ("accuracy", "noise_drop", "coverage", "iou", "area")
 _CAPTION = (
@@ -198,13 +191,19 @@ def write(
   return text
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
   """Writes the tables and the figures."""
-  del argv
-  folder, workdir = map(pathlib.Path, (_EXPERIMENT.value, _WORKDIR.value))
-  print(write(folder, workdir, pathlib.Path(_OUTPUT.value or folder)))
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument("--experiment", required=True, help="has table.toml")
+  parser.add_argument("--workdir", required=True, help="what run.sh has left")
+  parser.add_argument("--output", help="where to write; else the experiment")
+  known = parser.parse_args(argv)
+  places = known.experiment, known.workdir, known.output or known.experiment
+  print(write(*map(pathlib.Path, places)))
 
 
 if __name__ == "__main__":
   with config_lib.plain_errors():
-    app.run(main)
+    main(sys.argv[1:])

@@ -47,7 +47,8 @@ def test_limits_are_the_configs_unless_changed(config, made):
   changed = {"group": 1, "temperature": 0.0}
   assert limits == {n: changed.get(n, config.rollout[n]) for n in limits}
   # The other fields of the section are not an episode's.
-  assert set(config.rollout) - set(limits) == {"prompts", "text_capacity"}
+  others = {"prompts", "text_capacity", "waves"}
+  assert set(config.rollout) - set(limits) == others
 
 
 def test_the_packer_has_the_configs_capacities(config, made):

@@ -172,7 +172,7 @@ def test_the_command_prints_the_turns_and_saves_the_pictures(
   for text in (QUESTION, turn.text.split("\n")[0], str(turn.box), "answer   7"):
     assert text in out
   names = {path.name for path in tmp_path.iterdir()}
-  ours = {"boxes.png", "view.png", "crop_1.png", "episode.json"}
+  ours = {"boxes.png", "view.png", "crop_1.png", "episode.json", "ask.json"}
   assert names == ours | {"crop_mine.png", "photo.png"}
   crop = Image.open(tmp_path / "crop_1.png")
   assert crop.size == (turn.grid[1] * 28, turn.grid[0] * 28)
