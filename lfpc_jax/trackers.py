@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import importlib
 import io
 import pathlib
+import threading
 import time
 from types import ModuleType
 from typing import Any
@@ -46,7 +47,10 @@ class TensorBoard:
     self._proto = importlib.import_module(f"{protos}.event_pb2")
     self._summary = importlib.import_module(f"{protos}.summary_pb2").Summary
     folder = str(workdir / "tensorboard")
+    before = set(threading.enumerate())
     self._writer = writer.EventFileWriter(folder, flush_secs=10)
+    self._threads = set(threading.enumerate()) - before
+    self._hook_before, threading.excepthook = threading.excepthook, self._hook
     session = self._proto.SessionLog(status=self._proto.SessionLog.START)
     self._add(start_step, session_log=session)
 
@@ -72,7 +76,15 @@ class TensorBoard:
 
   def close(self) -> None:
     """Writes out what is left; a closed tracker takes nothing more."""
-    self._writer.close()
+    try:
+      self._writer.close()
+    finally:
+      threading.excepthook = self._hook_before
+
+  def _hook(self, failed: threading.ExceptHookArgs) -> None:
+    """Says nothing of the writer's own thread: the next call raises it."""
+    if failed.thread not in self._threads:
+      self._hook_before(failed)
 
   def _image(self, tag: str, picture: Image.Image) -> Any:
     value = self._summary.Value(tag=tag)
