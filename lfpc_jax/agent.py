@@ -21,9 +21,8 @@ from lfpc_jax.data import prompts
 from lfpc_jax.data.batches import Packer
 from lfpc_jax.data.tokenizer import Tokenizer
 from lfpc_jax.errors import UserError
-from lfpc_jax.models import config as model_config
-from lfpc_jax.models import lora, parameters, published
-from lfpc_jax.models.config import LoraConfig, PolicyConfig
+from lfpc_jax.models import lora, parameters, published, published_config
+from lfpc_jax.models.config import LoraConfig, PolicyConfig, check_dtype
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.tool_call import ByteTable
@@ -141,7 +140,7 @@ def make_agent(
   directory = find_model(config["policy"]["path"])
   fields = ("dtype", "remat", "logit_chunk", "attention_chunk")
   policy = dataclasses.replace(
-    sizes or model_config.load_config(directory),
+    sizes or published_config.load_config(directory),
     **{name: config["policy"][name] for name in fields},
     lora=LoraConfig(**config["policy"]["lora"]),
   )
@@ -186,7 +185,7 @@ def _precision(
 ) -> dict[str, str]:
   """The precision that each part of the parameters is kept in."""
   for name in ("dtype", "param_dtype", "frozen_dtype"):
-    model_config.check_dtype(f"policy.{name}", config[name])
+    check_dtype(f"policy.{name}", config[name])
   kinds = config["param_dtype"], config["frozen_dtype"]
   parts = parameters.abstract(policy)
   frozen = lora.frozen_parts(parts, config["freeze"])
@@ -208,8 +207,8 @@ def load_params(agent: Agent, checkpoint: str) -> Params:
     return _restore(agent, checkpoint, shardings)
   source = checkpoint or agent.directory
   if checkpoint:
-    stored = model_config.load_config(source)
-    model_config.check_same(agent.policy, stored, source)
+    stored = published_config.load_config(source)
+    published_config.check_same(agent.policy, stored, source)
   _, params = published.load(source, agent.policy, agent.precision, shardings)
   return _with_adapters(agent, params)
 

@@ -28,8 +28,7 @@ from lfpc_jax.agent import ASSETS
 from lfpc_jax.data import gap_file
 from lfpc_jax.errors import UserError
 from lfpc_jax.journal import Journal
-from lfpc_jax.models import config as model_config
-from lfpc_jax.models import weight_files
+from lfpc_jax.models import published_config, weight_files
 from lfpc_jax.overrides import apply_overrides, flatten
 from lfpc_jax.report import page
 from tests.gap_selection import sizes
@@ -202,7 +201,7 @@ def test_any_values_make_a_config_or_are_refused(tmp_path):
       if isinstance(inside, dict) and inside:
         inside[rng.choice(list(inside))] = rng.choice(_ODD)
     (tmp_path / "config.json").write_text(json.dumps(fields))
-    refused += _refused(model_config.load_config, tmp_path)
+    refused += _refused(published_config.load_config, tmp_path)
   assert refused > 100
 
 

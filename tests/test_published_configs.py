@@ -12,7 +12,7 @@ from lfpc_jax.models.config import PUBLISHED, LoraConfig
 from lfpc_jax.rl.alarms import AlarmConfig
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.trainer import make_optimiser
-from lfpc_jax.rl.update import UpdateConfig
+from lfpc_jax.rl.types import UpdateConfig
 from tests import real_vocabulary
 
 ROOT = pathlib.Path(__file__).parents[1]

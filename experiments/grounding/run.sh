@@ -2,12 +2,7 @@
 # Parts of stage 2: sh experiments/grounding/run.sh MAIN WORKDIR [SEED ...]
 # MAIN is main_table/run.sh's folder: every policy begins with its stage 1.
 set -eu
-main=$(cd "${1:?usage: run.sh MAIN WORKDIR [SEED ...]}" && pwd)
-out=${2:?usage: run.sh MAIN WORKDIR [SEED ...]}
-shift 2
-[ $# -gt 0 ] || set -- 0 1 2
-data=$main/data
-. experiments/functions.sh
+. experiments/after_main.sh
 
 for seed in "$@"; do
   run=$out/$seed

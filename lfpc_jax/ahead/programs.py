@@ -18,7 +18,8 @@ from lfpc_jax.agent import Agent
 from lfpc_jax.ahead import cost
 from lfpc_jax.models import lora
 from lfpc_jax.rl import placement
-from lfpc_jax.rl.update import Learner, Lesson
+from lfpc_jax.rl.types import Lesson
+from lfpc_jax.rl.update import Learner
 from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.types import Batch, Trajectory
 

@@ -21,7 +21,8 @@ from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import benchmark, entries, probe_results, summary
 from lfpc_jax.evaluation import items as items_lib
-from lfpc_jax.evaluation.runner import Evaluation, Runner
+from lfpc_jax.evaluation.outcome import Evaluation
+from lfpc_jax.evaluation.runner import Runner
 from lfpc_jax.journal import Journal
 from lfpc_jax.models.parameters import params_digest
 from lfpc_jax.report import page

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
-import json
-import pathlib
 import time
 from typing import Any, NamedTuple
 
@@ -15,58 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfpc_jax import agent as agent_lib
-from lfpc_jax import files, parallel
+from lfpc_jax import parallel
 from lfpc_jax.data import batches as batches_lib
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
-from lfpc_jax.evaluation import buckets, likelihood, probe_results
+from lfpc_jax.evaluation import buckets, likelihood, outcome
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation import records as records_lib
 from lfpc_jax.evaluation.buckets import Part
 from lfpc_jax.evaluation.entries import Entry
-from lfpc_jax.evaluation.items import Item
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.report.records import RolloutRecord, save_records
 from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.probes import Probe
 from lfpc_jax.rollout.types import Batch
-
-
-@dataclasses.dataclass
-class Evaluation:
-  """What an evaluation found.
-
-  Attributes:
-    rows: one for each budget, probe and question, in this order.
-    records: rollouts to look at, without probes.
-    seconds: per question without probes, by budget; batches that compile are
-      left out unless all do.
-    compile_seconds: of those batches beyond the others, by budget.
-  """
-
-  rows: list[Item]
-  records: list[RolloutRecord]
-  seconds: dict[int, float]
-  compile_seconds: dict[int, float]
-
-  def save(self, folder: pathlib.Path, manifest: dict[str, Any]) -> None:
-    """Writes items, probes, records (.jsonl) and, last, evaluation.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    # What says that the folder is whole must not outlive what it speaks of.
-    (folder / "evaluation.json").unlink(missing_ok=True)
-    items_lib.save_items(folder / "items.jsonl", self.rows)
-    found = probe_results.measure(manifest["policy"], self.rows)
-    probe_results.save(folder / "probes.jsonl", found)
-    save_records(folder / "records.jsonl", self.records)
-    content = manifest | {
-      "seconds_per_question": self.seconds,
-      "compile_seconds": self.compile_seconds,
-    }
-    text = json.dumps(content, indent=2) + "\n"
-    files.atomic_write(folder / "evaluation.json", text.encode())
 
 
 class Packed(NamedTuple):
@@ -194,7 +156,7 @@ class Runner:
     parts: Sequence[Part] | None = None,
     known: Sequence[Entry] = (),
     keep: Callable[[Entry], None] = lambda entry: None,
-  ) -> Evaluation:
+  ) -> outcome.Evaluation:
     """Evaluates one policy.
 
     Args:
@@ -234,7 +196,7 @@ class Runner:
           entries.append(entry)
           keep(entry)
         del step, packed  # or the devices hold two steps' originals
-    return self._joined(entries)
+    return outcome.join(list(self._rollouts), self.probes, entries)
 
   def _room(self, examples) -> likelihood.Room | None:
     """What options need, if their likelihood is asked for."""
@@ -242,30 +204,6 @@ class Runner:
       return None
     asked = [examples.words(k) for k in range(len(examples))]
     return likelihood.room_for(self.agent.tokenizer, asked)
-
-  def _joined(self, entries: Sequence[Entry]) -> Evaluation:
-    """All that was found: by budget, by probe, by question."""
-    budgets = list(self._rollouts)
-    probes = [probe.name.lower() for probe in self.probes]
-    rows = {
-      (budgets.index(row.budget), probes.index(row.probe), number): row
-      for entry in entries
-      for number, row in entry.rows
-    }
-    records = {
-      (budgets.index(entry.budget), number): record
-      for entry in entries
-      for number, record in entry.records
-    }
-    found = Evaluation(
-      [rows[place] for place in sorted(rows)],
-      [records[place] for place in sorted(records)],
-      {},
-      {},
-    )
-    for budget in budgets:
-      self._note_times(found, [e for e in entries if e.budget == budget])
-    return found
 
   def _pack(self, part: Part, examples, room: likelihood.Room | None) -> Packed:
     """Arrays of a part's examples."""
@@ -387,17 +325,3 @@ class Runner:
       [verdicts[k] for k in shown],
     )
     return rows, [(numbers[k], r) for k, r in zip(shown, records)], seconds
-
-  def _note_times(self, found: Evaluation, entries: Sequence[Entry]) -> None:
-    """Seconds of one budget, from its entries."""
-    steady = [entry for entry in entries if not entry.compiled] or entries
-    per_question = sum(e.seconds for e in steady) / sum(
-      e.questions for e in steady
-    )
-    budget = entries[0].budget
-    found.seconds[budget] = per_question
-    found.compile_seconds[budget] = sum(
-      max(0.0, e.seconds - per_question * e.questions)
-      for e in entries
-      if e.compiled
-    )

@@ -23,8 +23,13 @@ import numpy as np
 import safetensors.numpy
 
 from lfpc_jax.errors import UserError
-from lfpc_jax.models import config as config_lib
-from lfpc_jax.models import layout, lora, parameters, weight_files
+from lfpc_jax.models import (
+  layout,
+  lora,
+  parameters,
+  published_config,
+  weight_files,
+)
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 
@@ -78,7 +83,7 @@ def load(
       shape; the message names it.
   """
   directory = pathlib.Path(directory)
-  config = config or config_lib.load_config(directory)
+  config = config or published_config.load_config(directory)
   files = weight_files.find(directory)
   weight_files.check(config, files, directory)
   shapes, params = parameters.abstract(config), {}
@@ -250,7 +255,7 @@ def _save_companions(part, config, params, dtype, source, extra) -> None:
   """Writes config.json and copies what belongs to the tokenizer."""
   stored = np.dtype(dtype or params["embedding"].dtype).name
   keys = {"torch_dtype": stored} | _token_ids(source) | extra
-  data = config_lib.to_published(config, **keys)
+  data = published_config.to_published(config, **keys)
   (part / "config.json").write_text(json.dumps(data, indent=2) + "\n")
   for name in _COMPANIONS:
     if source and (source / name).is_file():

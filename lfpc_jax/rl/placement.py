@@ -11,7 +11,8 @@ from lfpc_jax import parallel
 from lfpc_jax.models import parameters
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rl.update import Learner, TrainState
+from lfpc_jax.rl.types import TrainState
+from lfpc_jax.rl.update import Learner
 
 
 def abstract_params(

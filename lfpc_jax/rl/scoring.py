@@ -12,7 +12,7 @@ from lfpc_jax.data.examples import Example
 from lfpc_jax.image import boxes
 from lfpc_jax.rl import advantages, answers, rewards
 from lfpc_jax.rl.rewards import RewardConfig
-from lfpc_jax.rl.update import UpdateConfig
+from lfpc_jax.rl.types import UpdateConfig
 from lfpc_jax.rollout.types import Batch, Stop, Trajectory
 
 

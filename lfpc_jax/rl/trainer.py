@@ -27,7 +27,8 @@ from lfpc_jax.rl import placement, precision, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.skipped import SkippedSteps
-from lfpc_jax.rl.update import Learner, Lesson, TrainState, UpdateConfig
+from lfpc_jax.rl.types import Lesson, TrainState, UpdateConfig
+from lfpc_jax.rl.update import Learner
 from lfpc_jax.rl.watching import Seen, Watch
 from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.types import Batch

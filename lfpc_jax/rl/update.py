@@ -18,184 +18,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lfpc_jax import parallel, slicing
+from lfpc_jax import slicing
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import decoder, lora, parameters
-from lfpc_jax.models import policy as policy_lib
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
+from lfpc_jax.rl import token_losses
+from lfpc_jax.rl.types import Lesson, TrainState, UpdateConfig
 from lfpc_jax.rollout import encoding
-from lfpc_jax.rollout.types import Batch, EpisodeConfig, Trajectory
-
-LOSSES = ("token_mean", "sequence_mean", "constant")
-
-
-@dataclasses.dataclass(frozen=True)
-class UpdateConfig:
-  """Rules of the update; static.
-
-  Attributes:
-    advantage: 'std' (the paper's) or 'mean_only'.
-    advantage_epsilon: added to the group's std. [choice: 1e-6]
-    clip_low, clip_high: the ratio's range, 1 - low to 1 + high. [choice: 0.2;
-      'clip-higher' is 0.28]
-    drop_zero_variance: leave groups of equal reward out of the token mean.
-    loss: mean over all tokens, 'token_mean' [choice]; over each rollout's
-      tokens, then over rollouts, 'sequence_mean' (GRPO's own); or the sum over
-      the most tokens that there could be, 'constant' (Dr. GRPO's).
-    mask_over_long: leave episodes that a limit cut off out of the loss.
-    kl: weight of the KL term against the starting policy. [paper: none]
-    updates_per_step: passes over the same rollouts. [choice: 1, on-policy]
-    micro_batches: slices of the prompts whose gradients accumulate.
-    rollout_slices: slices of each prompt's rollouts, one after another too,
-      where even one prompt with all of them is too much. The prompt runs
-      once for all of them, and once more for the gradient of all; the
-      reference policy's, which has no gradient, runs for each slice.
-  """
-
-  advantage: str = "std"
-  advantage_epsilon: float = 1e-6
-  clip_low: float = 0.2
-  clip_high: float = 0.2
-  drop_zero_variance: bool = False
-  loss: str = "token_mean"
-  mask_over_long: bool = False
-  kl: float = 0.0
-  updates_per_step: int = 1
-  micro_batches: int = 1
-  rollout_slices: int = 1
-
-  def __post_init__(self) -> None:
-    """Refuses what no update can do."""
-    if self.advantage not in ("std", "mean_only"):
-      raise UserError(
-        f"rl.advantage={self.advantage!r}: choose 'std' or 'mean_only'"
-      )
-    if self.loss not in LOSSES:
-      raise UserError(f"rl.loss={self.loss!r}: choose one of {LOSSES}")
-    for name in ("clip_low", "clip_high", "kl"):
-      if getattr(self, name) < 0:
-        raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 0")
-    if not self.advantage_epsilon > 0:
-      raise UserError(
-        f"rl.advantage_epsilon={self.advantage_epsilon}: must be > 0"
-      )
-    for name in ("updates_per_step", "micro_batches", "rollout_slices"):
-      if getattr(self, name) < 1:
-        raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 1")
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class TrainState:
-  """What a checkpoint holds: everything that training changes."""
-
-  step: jax.Array
-  params: Params
-  opt_state: Any
-  key: jax.Array
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Lesson:
-  """Rollouts and what they are worth.
-
-  Attributes:
-    batch: the prompts.
-    trajectory: the rollouts.
-    advantages: f32[P, G].
-    mask: rollouts that enter the loss, bool[P, G].
-  """
-
-  batch: Batch
-  trajectory: Trajectory
-  advantages: jax.Array
-  mask: jax.Array
-
-
-def token_log_probabilities(
-  config: PolicyConfig,
-  episodes: EpisodeConfig,
-  capacity: int,
-  params: Params,
-  batch: Batch,
-  trajectory: Trajectory,
-  prefix: decoder.PrefixCache | None = None,
-) -> tuple[jax.Array, jax.Array]:
-  """The learner's log-probability of each suffix token, and the entropy.
-
-  Args:
-    config: the policy.
-    episodes: the limits that the rollouts were made under.
-    capacity: visual tokens of the largest global view.
-    params: the policy's parameters.
-    batch: the prompts.
-    trajectory: the rollouts.
-    prefix: what `encoding.encode_prompt` gives, if that is known.
-
-  Returns:
-    f32[P, G, T] each; slot t is the token in slot t given all before it.
-    Slot 0 is the prompt's and has 0.
-  """
-  if prefix is None:
-    prefix = encoding.encode_prompt(config, params, batch, capacity)
-  crops = [
-    encoding.encode_crops(
-      config,
-      params,
-      batch.originals,
-      trajectory.boxes[:, :, c],
-      trajectory.grids[:, :, c],
-      trajectory.crops > c,
-      episodes.crop_max_tokens,
-    )
-    for c in range(episodes.max_crops)
-  ]
-  x = policy_lib.embed(
-    config,
-    params,
-    trajectory.tokens,
-    trajectory.visual_index,
-    jnp.concatenate(crops, axis=2),
-  )
-  x = parallel.constrain(x, ("prompt", "rollout", "suffix", "features"))
-  slots = jnp.broadcast_to(jnp.arange(episodes.slots), x.shape[:3])
-  hidden, _ = decoder.extend(
-    config, params, x, trajectory.positions, slots, prefix
-  )
-  hidden = parallel.constrain(
-    hidden[:, :, :-1], ("prompt", "rollout", "suffix", "features")
-  )
-  outputs = policy_lib.log_probabilities(
-    config,
-    params,
-    hidden,
-    trajectory.tokens[:, :, 1:],
-    episodes.temperature or 1.0,
-  )
-  start = ((0, 0), (0, 0), (1, 0))
-  return tuple(jnp.pad(x, start) for x in outputs)
-
-
-def _token_losses(
-  config: UpdateConfig, logp, old, reference, advantages
-) -> tuple[jax.Array, jax.Array]:
-  """Loss of each token and whether its ratio was clipped."""
-  ratio = jnp.exp(logp - old)
-  low, high = 1 - config.clip_low, 1 + config.clip_high
-  a = advantages[..., None]
-  kept, cut = ratio * a, jnp.clip(ratio, low, high) * a
-  loss = -jnp.minimum(kept, cut)
-  if config.kl:
-    loss = loss + config.kl * _kl(logp, reference)
-  return loss, cut < kept
-
-
-def _kl(logp, reference) -> jax.Array:
-  """k3, exp(d) - d - 1: an unbiased and positive estimate of the KL."""
-  d = reference - logp
-  return jnp.exp(d) - d - 1
+from lfpc_jax.rollout.types import EpisodeConfig
 
 
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -300,7 +131,7 @@ class Learner:
       prefix = decoder.PrefixCache(*prefix, lesson.batch.length - 1)
     trajectory = lesson.trajectory
     params = trained | frozen
-    logp, entropy = token_log_probabilities(
+    logp, entropy = token_losses.token_log_probabilities(
       self.policy,
       self.episodes,
       self.capacity,
@@ -312,7 +143,7 @@ class Learner:
     written = trajectory.written
     mask = written & lesson.mask[..., None]
     logp = jnp.where(written, logp, 0.0)
-    loss, clipped = _token_losses(
+    loss, clipped = token_losses.token_losses(
       self.config, logp, trajectory.logp, reference, lesson.advantages
     )
     loss = jnp.sum(jnp.where(mask, loss, 0.0) * weights[..., None])
@@ -324,14 +155,14 @@ class Learner:
       "sampler_gap": jnp.max(jnp.where(written, away, 0.0)),
     }
     if self.config.kl:
-      kl = jnp.where(mask, _kl(logp, reference), 0.0)
+      kl = jnp.where(mask, token_losses.kl(logp, reference), 0.0)
       metrics["kl"] = jnp.sum(kl) / tokens
     return loss, jax.lax.stop_gradient(metrics)
 
   def _reference(self, lesson: Lesson, reference: Params | None) -> jax.Array:
     if not self.config.kl:
       return jnp.zeros_like(lesson.trajectory.logp)
-    logp, _ = token_log_probabilities(
+    logp, _ = token_losses.token_log_probabilities(
       self.policy,
       self.episodes,
       self.capacity,

@@ -13,7 +13,8 @@ import pytest
 
 from lfpc_jax.models import decoder, layers, parameters, policy
 from lfpc_jax.models.config import LoraConfig
-from lfpc_jax.rl.update import Learner, Lesson, UpdateConfig
+from lfpc_jax.rl.types import Lesson, UpdateConfig
+from lfpc_jax.rl.update import Learner
 from tests.models import batches, oracle
 from tests.rollout import scripted_policy
 

@@ -17,8 +17,14 @@ import torch
 import transformers
 
 from lfpc_jax.errors import UserError
-from lfpc_jax.models import config as config_lib
-from lfpc_jax.models import layout, parameters, published, weight_files
+from lfpc_jax.models import (
+  layout,
+  parameters,
+  published,
+  published_config,
+  weight_files,
+)
+from lfpc_jax.models.config import PUBLISHED
 from tests.models import oracle
 
 _CONFIG = oracle.config(vision=dict(depth=2))
@@ -60,8 +66,8 @@ _TOTALS = {
 
 @pytest.mark.parametrize("size", _TOTALS)
 def test_a_published_size_has_transformers_tensors_and_the_known_total(size):
-  config = config_lib.PUBLISHED[size]
-  data = config_lib.to_published(config)
+  config = PUBLISHED[size]
+  data = published_config.to_published(config)
   with torch.device("meta"):
     model = transformers.Qwen2_5_VLForConditionalGeneration(
       transformers.Qwen2_5_VLConfig(**data)
@@ -212,8 +218,8 @@ def test_any_part_of_any_parameter_is_read_without_the_rest(params):
 _MESH = """
 import sys, jax, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from lfpc_jax.models import config, parameters, published
-cfg = config.load_config(sys.argv[1])
+from lfpc_jax.models import parameters, published, published_config
+cfg = published_config.load_config(sys.argv[1])
 sizes = (2, 2) if jax.device_count() == 4 else (1, 1)
 mesh = jax.make_mesh(sizes, ("a", "b"), axis_types=(AxisType.Auto,) * 2)
 table = {"embed": "a", "vocab": "b", "heads": "b", "kv_heads": "b",

@@ -15,10 +15,9 @@ import pytest
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax.errors import UserError
-from lfpc_jax.rl import scoring
-from lfpc_jax.rl import update as update_lib
+from lfpc_jax.rl import scoring, token_losses
 from lfpc_jax.rl.rewards import RewardConfig
-from lfpc_jax.rl.update import UpdateConfig
+from lfpc_jax.rl.types import UpdateConfig
 from lfpc_jax.rollout.types import CROPPED, NO_CALL, Batch, Stop, Trajectory
 from tests.gap_selection import sizes
 
@@ -206,7 +205,7 @@ def _loss(*changes, reference=None, now=0.5, before=0.4, advantage=1.0):
     jnp.log(jnp.full((1, 1, 1), before)),
   )
   other = jnp.log(jnp.full((1, 1, 1), reference or 0.5))
-  loss, clipped = update_lib._token_losses(
+  loss, clipped = token_losses.token_losses(
     rules, new, old, other, jnp.full((1, 1), advantage)
   )
   return float(loss[0, 0, 0]), bool(clipped[0, 0, 0])

@@ -12,7 +12,8 @@ from lfpc_jax import checkpoints
 from lfpc_jax.models import lora
 from lfpc_jax.models.config import LoraConfig
 from lfpc_jax.rl import precision
-from lfpc_jax.rl.update import Learner, Lesson, UpdateConfig
+from lfpc_jax.rl.types import Lesson, UpdateConfig
+from lfpc_jax.rl.update import Learner
 from tests.rollout import scripted_policy
 
 pytestmark = pytest.mark.slow  # compiles an update

@@ -11,7 +11,7 @@ import pytest
 from lfpc_jax.data.examples import Example
 from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
-from lfpc_jax.rl.update import UpdateConfig
+from lfpc_jax.rl.types import UpdateConfig
 from lfpc_jax.rollout.tool_call import Failure
 from lfpc_jax.rollout.types import CROPPED, NO_CALL, Batch, Stop, Trajectory
 

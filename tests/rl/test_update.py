@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from lfpc_jax.errors import UserError
-from lfpc_jax.rl import update as update_lib
-from lfpc_jax.rl.update import Learner, Lesson, UpdateConfig
+from lfpc_jax.rl import token_losses
+from lfpc_jax.rl.types import Lesson, UpdateConfig
+from lfpc_jax.rl.update import Learner
 from lfpc_jax.rollout import encoding
 from lfpc_jax.rollout.probes import Probe
 from tests.rollout import scripted_policy
@@ -48,7 +49,7 @@ def weighted():
   """
 
   def total(params, batch, trajectory, weights):
-    outputs = update_lib.token_log_probabilities(
+    outputs = token_losses.token_log_probabilities(
       *_STATIC, params, batch, trajectory
     )
     return jnp.sum(outputs[0] * weights), outputs

@@ -8,7 +8,7 @@ import pytest
 import transformers
 
 from lfpc_jax.errors import UserError
-from lfpc_jax.models import config as config_lib
+from lfpc_jax.models import published_config
 from lfpc_jax.models.config import (
   PUBLISHED,
   PolicyConfig,
@@ -66,7 +66,7 @@ FLAT = {
 
 
 def test_the_published_7b_file_is_the_7b_preset():
-  assert config_lib.from_published(FLAT) == PUBLISHED["7b"]
+  assert published_config.from_published(FLAT) == PUBLISHED["7b"]
 
 
 @pytest.mark.parametrize("size", PUBLISHED)
@@ -75,15 +75,15 @@ def test_what_transformers_reads_from_our_file_and_writes_is_the_same(
 ):
   config = dataclasses.replace(PUBLISHED[size], image_token_id=7)
   path = tmp_path / "config.json"
-  path.write_text(json.dumps(config_lib.to_published(config)))
-  assert config_lib.load_config(tmp_path) == config
+  path.write_text(json.dumps(published_config.to_published(config)))
+  assert published_config.load_config(tmp_path) == config
   theirs = transformers.AutoConfig.from_pretrained(tmp_path)
   assert theirs.text_config.hidden_size == config.text.width
   assert theirs.vision_config.out_hidden_size == config.text.width
   assert theirs.tie_word_embeddings == config.tie_word_embeddings
   theirs.save_pretrained(tmp_path)  # the newer, nested form
   assert "text_config" in json.loads(path.read_text())
-  assert config_lib.load_config(tmp_path) == config
+  assert published_config.load_config(tmp_path) == config
 
 
 def test_unusual_sizes_survive_both_forms(tmp_path):
@@ -113,13 +113,13 @@ def test_unusual_sizes_survive_both_forms(tmp_path):
     image_token_id=9,
   )
   (tmp_path / "config.json").write_text(
-    json.dumps(config_lib.to_published(config))
+    json.dumps(published_config.to_published(config))
   )
-  assert config_lib.load_config(tmp_path) == config
+  assert published_config.load_config(tmp_path) == config
   theirs = transformers.AutoConfig.from_pretrained(tmp_path)
   assert theirs.text_config.rope_parameters["rope_theta"] == 5000.0
   theirs.save_pretrained(tmp_path)
-  assert config_lib.load_config(tmp_path) == config
+  assert published_config.load_config(tmp_path) == config
 
 
 def _as_transformers_reads(data, folder):
@@ -196,12 +196,14 @@ def test_a_file_that_leaves_defaults_out_reads_as_in_transformers(
   data, tmp_path
 ):
   wanted = _as_transformers_reads(data, tmp_path / "a")
-  assert config_lib.from_published(data) == wanted
+  assert published_config.from_published(data) == wanted
 
 
 def test_extra_fields_are_the_callers(tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(FLAT))
-  config = config_lib.load_config(tmp_path, dtype="bfloat16", remat="none")
+  config = published_config.load_config(
+    tmp_path, dtype="bfloat16", remat="none"
+  )
   assert (config.dtype, config.remat) == ("bfloat16", "none")
 
 
@@ -237,19 +239,19 @@ def _changed(**fields):
 )
 def test_a_config_that_no_policy_can_have(data, says):
   with pytest.raises(UserError) as error:
-    config_lib.from_published(data)
+    published_config.from_published(data)
   assert says in str(error.value)
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path):
   with pytest.raises(UserError, match="config.json does not exist"):
-    config_lib.load_config(tmp_path)
+    published_config.load_config(tmp_path)
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(UserError, match="config.json is not valid JSON"):
-    config_lib.load_config(tmp_path)
+    published_config.load_config(tmp_path)
   (tmp_path / "config.json").write_text("[]")
   with pytest.raises(UserError, match="config.json"):
-    config_lib.load_config(tmp_path)
+    published_config.load_config(tmp_path)
 
 
 def test_an_unknown_remat_policy_is_refused():
