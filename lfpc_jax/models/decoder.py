@@ -24,7 +24,8 @@ from lfpc_jax.models.parameters import Params
 class PrefixCache:
   """Keys and values of the prefix, read by all rollouts of a prompt.
 
-  k, v: [L, P, S, K, head_dim], keys already rotated.
+  k, v: [L, P, K, S, head_dim], keys already rotated. Heads come before slots,
+    as a product over a head's keys reads them: no step transposes the cache.
   length: filled slots, i32[P].
   """
 
@@ -36,7 +37,7 @@ class PrefixCache:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SuffixCache:
-  """Keys and values of the suffixes: k, v [L, P, G, T, K, head_dim]."""
+  """Keys and values of the suffixes: k, v [L, P, G, K, T, head_dim]."""
 
   k: jax.Array
   v: jax.Array
@@ -47,7 +48,7 @@ def empty_suffix(
 ) -> SuffixCache:
   """A cache for `slots` suffix tokens of each rollout."""
   text = config.text
-  shape = (text.depth, prompts, group, slots, text.kv_heads, text.head_dim)
+  shape = (text.depth, prompts, group, text.kv_heads, slots, text.head_dim)
   zeros = jnp.zeros(shape, config.dtype)
   return SuffixCache(zeros, zeros)
 
@@ -94,12 +95,17 @@ def prefill(
   def step(x, layer):
     q, k, v = project(config, layer, x, angles)
     mixed, _ = attention.attend(q, k, v, mask, config.attention_chunk)
-    return finish(config, layer, x, mixed), (k, v)
+    return finish(config, layer, x, mixed), (_heads_first(k), _heads_first(v))
 
   x = x.astype(config.dtype)
   layers = lora.adapt(config, params)
   _, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, layers)
   return PrefixCache(k, v, length)
+
+
+def _heads_first(x: jax.Array) -> jax.Array:
+  """[..., T, K, head_dim] with its heads before its slots, and back."""
+  return jnp.swapaxes(x, -3, -2)
 
 
 def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
@@ -125,10 +131,10 @@ def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
 
 
 def _store(cache, new, number, slots):
-  """cache[number, p, g, slots[p, g, i]] = new[p, g, i]; beyond it nothing."""
+  """cache[number, p, g, :, slots[p, g, i]] = new[p, g, i]; else nothing."""
   rows = jnp.arange(slots.shape[0])[:, None, None]
   cols = jnp.arange(slots.shape[1])[None, :, None]
-  place = (number, rows, cols, slots)
+  place = (number, rows, cols, slice(None), slots)
   return cache.at[place].set(new.astype(cache.dtype), mode="drop")
 
 
@@ -162,25 +168,24 @@ def extend(
   shared = (lora.adapt(config, params), prefix.k, prefix.v)
 
   def whole(x, layer):
-    layer, prefix_k, prefix_v = layer
+    layer, *shared = layer
     q, k, v = project(config, layer, x, angles)
     mixed = suffix_attention(
-      config, q, k, v, slots, prefix_k, prefix_v, prefix.length
+      config, q, k, v, slots, *map(_heads_first, shared), prefix.length
     )
     return finish(config, layer, x, mixed), None
 
   def cached(carry, layer):
     x, keys, values, number = carry
-    layer, prefix_k, prefix_v = layer
+    layer, *shared = layer
     q, k, v = project(config, layer, x, angles)
     # The whole cache is the carry and is written in place: no copy per layer.
     keys = store(keys, k, number, slots)
     values = store(values, v, number, slots)
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
-    mixed = suffix_attention(
-      config, q, k, v, slots, prefix_k, prefix_v, prefix.length
-    )
+    k, v, *shared = map(_heads_first, (k, v, *shared))
+    mixed = suffix_attention(config, q, k, v, slots, *shared, prefix.length)
     return (finish(config, layer, x, mixed), keys, values, number + 1), None
 
   # Or else all devices would get the new keys of all prompts.

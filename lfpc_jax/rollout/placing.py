@@ -43,5 +43,5 @@ def by_prompt(trajectory: Trajectory) -> Trajectory:
 
 def suffix(cache: SuffixCache) -> SuffixCache:
   """The same, each device with the heads and prompts that it works on."""
-  axes = ("layers", "prompt", "rollout", "suffix", "kv_heads", "head_dim")
+  axes = ("layers", "prompt", "rollout", "kv_heads", "suffix", "head_dim")
   return jax.tree.map(lambda x: parallel.constrain(x, axes), cache)

@@ -15,6 +15,18 @@ def _nucleus(logits: jax.Array, top_p: float) -> jax.Array:
   return jnp.where(logits >= jnp.min(kept, -1, keepdims=True), logits, -jnp.inf)
 
 
+def _largest(scores: jax.Array) -> jax.Array:
+  """argmax over the last axis, i32[...], as two plain reductions.
+
+  XLA's own reduces pairs of value and index, which it does not vectorise on
+  the CPU. Scores that are not numbers give the last index.
+  """
+  size = scores.shape[-1]
+  top = jnp.max(scores, axis=-1, keepdims=True)
+  number = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)
+  return jnp.min(jnp.where(scores == top, number, size - 1), axis=-1)
+
+
 def sample(
   key: jax.Array, logits: jax.Array, temperature: float, top_p: float
 ) -> tuple[jax.Array, jax.Array]:
@@ -36,9 +48,9 @@ def sample(
   if temperature > 0:
     logits = logits / temperature
     cut = _nucleus(logits, top_p) if top_p < 1 else logits
-    token = jax.random.categorical(key, cut, axis=-1)
+    # What jax.random.categorical does: the largest of the Gumbel scores.
+    token = _largest(cut + jax.random.gumbel(key, cut.shape, cut.dtype))
   else:
-    token = jnp.argmax(logits, axis=-1)
-  token = token.astype(jnp.int32)
+    token = _largest(logits)
   chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
   return token, chosen - jax.nn.logsumexp(logits, axis=-1)

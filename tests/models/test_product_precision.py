@@ -74,7 +74,7 @@ def test_decoding_with_a_cache_is_exact_too():
   config = oracle.config()
   params = oracle.random_params(config)
   text = config.text
-  keys = jnp.zeros((text.depth, 1, 5, text.kv_heads, text.head_dim))
+  keys = jnp.zeros((text.depth, 1, text.kv_heads, 5, text.head_dim))
 
   def decode(params, keys):
     prefix = decoder.PrefixCache(keys, keys, jnp.array([4]))
