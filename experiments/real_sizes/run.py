@@ -2,9 +2,9 @@ r"""Originals of 4096 and 8192 pixels a side, from the file to the update.
 
   python -m experiments.real_sizes.run --workdir=runs/real_sizes
 
-A random policy (policy.py) sees views of 1,024 visual tokens and cuts crops
-that cover most of the original. Each part is compiled and timed alone; then
-come a whole evaluation of eight questions about two pictures, and two
+A random policy (calling_policy.py) sees views of 1,024 visual tokens and cuts
+crops that cover most of the original. Each part is compiled and timed alone;
+then come a whole evaluation of eight questions about two pictures, and two
 training steps. Prints lines as it goes; README.md has what came out.
 """
 
@@ -21,15 +21,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.real_sizes import pictures, policy
+from experiments import calling_policy
+from experiments.real_sizes import pictures
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax.data import images, loader, manual, registry
+from lfpc_jax.data.tokenizer import Tokenizer
 from lfpc_jax.evaluation import command
 from lfpc_jax.evaluation.runner import Runner
 from lfpc_jax.image import views
 from lfpc_jax.image.views import View
 from lfpc_jax.models import vision
+from lfpc_jax.models.config import PolicyConfig, TextConfig, VisionConfig
 from lfpc_jax.rl.trainer import Trainer
 from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.types import Batch
@@ -39,6 +42,27 @@ _ONLY = flags.DEFINE_list(
   "only", ["parts", "evaluation", "training"], "What to run."
 )
 _VIEW, _CROP, _GROUP = 1024, 256, 2
+
+
+def sizes(tokenizer: Tokenizer) -> PolicyConfig:
+  """The 7B policy at small width.
+
+  Depths, windows and full-attention blocks are those of Qwen2.5-VL-7B; the
+  decoder's widths are a sixteenth, the tower's a twentieth, and there are a
+  quarter of the heads.
+  """
+  return PolicyConfig(
+    vision=VisionConfig(width=64, mlp_width=171, heads=4),
+    text=TextConfig(
+      vocab_size=tokenizer.vocab_size,
+      width=224,
+      mlp_width=1184,
+      heads=7,
+      kv_heads=1,
+      mrope_section=(4, 6, 6),
+    ),
+    image_token_id=tokenizer.special.image_pad,
+  )
 
 
 def settings(folder: pathlib.Path, side: int) -> Any:
@@ -69,7 +93,8 @@ def settings(folder: pathlib.Path, side: int) -> Any:
 def build(folder: pathlib.Path) -> None:
   """The policy, and four questions about each of two pictures."""
   if not (folder / "policy").exists():
-    policy.write(folder / "policy")
+    turn = calling_policy.call((100, 120, 800, 860))
+    calling_policy.write(folder / "policy", sizes, turn)
   if (folder / "data").exists():
     return
   files = folder / "pictures"

@@ -1,0 +1,92 @@
+"""Clocks: functions in turn, a peer's process, the machine's limits."""
+
+from collections.abc import Callable, Mapping
+import json
+import pathlib
+import statistics
+import subprocess
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_PEER = pathlib.Path(__file__).with_name("peer.py")
+
+
+def alternate(
+  functions: Mapping[str, Callable[[], Any]], rounds: int, warm: int = 1
+) -> dict[str, float]:
+  """Median seconds of each function, all of them run in every round.
+
+  Args:
+    functions: by name. What they return is waited for; a number is taken as
+      the seconds that the function has measured itself.
+    rounds: timed runs of each.
+    warm: runs of each before them.
+  """
+  seconds = {name: [] for name in functions}
+  for number in range(warm + rounds):
+    for name, function in functions.items():
+      began = time.perf_counter()
+      found = jax.block_until_ready(function())
+      took = time.perf_counter() - began
+      if number >= warm:
+        seconds[name].append(found if isinstance(found, float) else took)
+  return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+class Peer:
+  """peer.py in a process of its own, asked line by line."""
+
+  def __init__(self, python: str, folder: pathlib.Path, threads: int):
+    """Starts it; `versions` says what it runs on."""
+    self._process = subprocess.Popen(
+      [python, _PEER, folder, str(threads)],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    self.versions = self._read()
+
+  def __enter__(self):
+    """The peer itself."""
+    return self
+
+  def __exit__(self, *error):
+    """Ends the process."""
+    self._process.stdin.close()
+    self._process.wait()
+
+  def ask(self, do: str, **more: Any) -> dict[str, Any]:
+    """What the peer answers; `seconds` is its own measurement."""
+    print(json.dumps({"do": do} | more), file=self._process.stdin, flush=True)
+    return self._read()
+
+  def _read(self) -> dict[str, Any]:
+    line = self._process.stdout.readline()
+    if not line:
+      raise SystemExit(f"the peer ended with code {self._process.wait()}")
+    return json.loads(line)
+
+
+def product_rate(size: int = 3000) -> float:
+  """Floating-point operations per second of a large float32 product."""
+  a = jnp.ones((size, size), jnp.float32)
+  product = jax.jit(lambda a: a @ a)
+  seconds = alternate({"product": lambda: product(a)}, rounds=5)["product"]
+  return 2 * size**3 / seconds
+
+
+def memory_rate(megabytes: int = 512) -> float:
+  """Bytes per second of reading one large array."""
+  a = jnp.ones((megabytes * 2**18,), jnp.float32)
+  read = jax.jit(jnp.sum)
+  seconds = alternate({"read": lambda: read(a)}, rounds=5)["read"]
+  return a.size * 4 / seconds
+
+
+def table(head: list[str], rows: list[list[Any]]) -> str:
+  """A table in Markdown."""
+  lines = [head, ["---"] * len(head), *rows]
+  return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
