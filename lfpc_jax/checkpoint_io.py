@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 import contextlib
 import re
-import sys
 from typing import Any
 
 from etils import epath
@@ -19,7 +18,6 @@ from lfpc_jax.errors import UserError
 
 STATE, EXTRA = "state", "extra"  # a step's two parts: arrays, plain values
 Flat = dict[str, Any]  # path of a leaf -> leaf
-_AFTERMATH = ("Event loop is closed", "error while reading array index")
 
 
 def flatten(tree: Any) -> Flat:
@@ -76,7 +74,7 @@ def _is_key(x: Any) -> bool:
 
 def saved_leaves(path: epath.Path) -> Flat:
   """Shape and type of each leaf in a checkpoint."""
-  notes.silence("orbax")
+  notes.silence_orbax()
   with reading(path):
     metadata = ocp.PyTreeCheckpointHandler().metadata(path / STATE)
     return {
@@ -142,8 +140,7 @@ def check_fits(path: epath.Path, saved: Flat, wanted: Flat, cast: bool) -> None:
 def reading(path: epath.Path) -> Iterator[None]:
   """Turns whatever a broken checkpoint raises into one line that names it."""
   try:
-    with _without_aftermath():
-      yield
+    yield
   except (UserError, MemoryError, jax.errors.JaxRuntimeError):
     raise  # no fault of the files
   except Exception as error:  # tensorstore and Orbax raise many kinds
@@ -152,25 +149,6 @@ def reading(path: epath.Path) -> Iterator[None]:
       "it is missing or damaged, copy it again, or move that directory away "
       "to go on from the step before it"
     ) from error
-
-
-@contextlib.contextmanager
-def _without_aftermath() -> Iterator[None]:
-  """Keeps off the terminal what other reads say when one of them has failed.
-
-  Orbax drops the reads still under way, and each of them then prints a
-  traceback through Python's hook, some of them seconds later: so the filter
-  stays after a failure. The one error that matters is raised as well.
-  """
-  before = sys.unraisablehook
-
-  def hook(args):
-    if not any(text in str(args.exc_value) for text in _AFTERMATH):
-      before(args)
-
-  sys.unraisablehook = hook
-  yield
-  sys.unraisablehook = before
 
 
 def _show(x: jax.ShapeDtypeStruct) -> str:

@@ -72,7 +72,7 @@ class Checkpointer:
       )
     self.directory = epath.Path(directory)
     self.every = every
-    notes.silence("orbax")
+    notes.silence_orbax()
     options = ocp.CheckpointManagerOptions(
       max_to_keep=keep, cleanup_tmp_directories=True
     )

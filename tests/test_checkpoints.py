@@ -216,6 +216,32 @@ def test_no_notes_on_the_terminal(tmp_path):
   assert (done.stdout, done.stderr) == ("[1. 1.]\n", "")
 
 
+_FULL_DISK = """
+import resource, signal, sys, time
+import jax.numpy as jnp
+from lfpc_jax import checkpoints
+from lfpc_jax.failing import plain_errors
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+state = {"params": {str(i): jnp.full((100, 100), i) for i in range(40)}}
+try:
+  with plain_errors(), checkpoints.Checkpointer(sys.argv[1]) as saver:
+    saver.save(1, state)
+    saver.save(2, state)
+finally:
+  time.sleep(0.5)  # the other arrays' writers come to their end
+"""
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+  done = _python(_FULL_DISK, str(tmp_path))
+  assert done.returncode == 1 and done.stdout == ""
+  assert done.stderr.startswith("error: cannot write checkpoints to ")
+  assert done.stderr.count("\n") == 1, done.stderr
+
+
 def _python(script, *args):
   return subprocess.run(
     [sys.executable, "-c", script, *args],
