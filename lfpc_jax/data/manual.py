@@ -29,7 +29,7 @@ import tensorflow_datasets as tfds
 
 from lfpc_jax import notes
 from lfpc_jax.arguments import Parser
-from lfpc_jax.data import images
+from lfpc_jax.data import builders, images
 from lfpc_jax.data.reading import reading
 from lfpc_jax.data.sources import rows as rows_lib
 from lfpc_jax.errors import UserError
@@ -73,7 +73,7 @@ class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text
-    return tfds.core.DatasetInfo(
+    return builders.LocalInfo(
       builder=self,
       description=__doc__,
       # Filled while building, stored with the rest of the description.
@@ -217,6 +217,7 @@ def prepare(
     raise UserError(
       f"{path} is there already: remove it, or choose another --data_dir"
     )
+  builders.remove_abandoned(path.parent)
   builder.ledger, builder.max_pixels = ledger, max_pixels
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(root))

@@ -24,7 +24,6 @@ import multiprocessing
 import os
 import pathlib
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -38,13 +37,12 @@ import tensorflow_datasets as tfds
 
 from lfpc_jax import errors, notes
 from lfpc_jax.arguments import Parser
-from lfpc_jax.data import questions, scene_render
+from lfpc_jax.data import builders, questions, scene_render
 from lfpc_jax.data.reading import reading
 
 SPLIT_SIZES = {"train": 2048, "validation": 512, "test": 1024}
 
 _SHARD_EXAMPLES = 256
-_ABANDONED_SECONDS = 3600.0  # a build takes minutes
 _JPEG_QUALITY = 95
 
 
@@ -136,7 +134,7 @@ class Scenes(tfds.core.ShardBasedBuilder, skip_registration=True):
 
   def _info(self) -> tfds.core.DatasetInfo:
     text = tfds.features.Text
-    return tfds.core.DatasetInfo(
+    return builders.LocalInfo(
       builder=self,
       description=__doc__,
       features=tfds.features.FeaturesDict(
@@ -228,13 +226,6 @@ def _counting(mapper, progress):
   return mapped
 
 
-def _remove_abandoned(folder: pathlib.Path) -> None:
-  """Removes builds that were killed; one that may still go on is younger."""
-  for path in folder.glob("incomplete.*"):
-    if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
-      shutil.rmtree(path, ignore_errors=True)
-
-
 def _draw_example(
   spec: scene_render.SceneSpec, seed: int, split: str, index: int
 ) -> dict[str, Any]:
@@ -304,7 +295,7 @@ def prepare(
       builder.mapper = functools.partial(pool.map, chunksize=8)
     progress = stack.enter_context(_progress(difficulty, number))
     builder.mapper = _counting(builder.mapper, progress)
-    _remove_abandoned(path.parent)
+    builders.remove_abandoned(path.parent)
     # It prints that it downloads, which it does not.
     stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     try:

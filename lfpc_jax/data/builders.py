@@ -1,0 +1,35 @@
+"""What the TFDS builders share: they ask nobody, and tidy up after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import shutil
+import time
+
+import tensorflow_datasets as tfds
+
+_ABANDONED_SECONDS = 3600.0  # a build writes every few seconds
+
+
+class LocalInfo(tfds.core.DatasetInfo):
+  """The description of a data set that is built here or nowhere."""
+
+  def initialize_from_bucket(self) -> None:
+    """Does not look for it among the published ones.
+
+    TFDS makes a temporary directory for the answer first, and leaves it.
+    """
+
+
+def remove_abandoned(folder: pathlib.Path) -> None:
+  """Removes builds that were killed; one that may still go on is younger.
+
+  Args:
+    folder: where the data set's versions lie.
+  """
+  for path in folder.glob("incomplete.*"):
+    with contextlib.suppress(FileNotFoundError):  # it has just ended
+      latest = max(p.stat().st_mtime for p in (path, *path.iterdir()))
+      if time.time() - latest > _ABANDONED_SECONDS:
+        shutil.rmtree(path, ignore_errors=True)
