@@ -19,20 +19,40 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
   A reader of `path` sees the old content or the new, also after a kill or a
   full disk; an exception in the block leaves the old content.  Missing parent
-  folders are made.
+  folders are made, and what killed writers have left in the folder is removed.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
+  _remove_abandoned(path.parent)
   part = path.with_name(f".{path.name}.{os.getpid()}.part")
   try:
-    with part.open("wb") as file:
+    with _open_held(part) as file:
       yield file
       file.flush()
       os.fsync(file.fileno())
-    part.replace(path)
+      part.replace(path)  # while it is held
   except BaseException:
     part.unlink(missing_ok=True)
     raise
+
+
+def _open_held(part: pathlib.Path) -> IO[bytes]:
+  """Opens a new file and locks it, which says that its writer lives."""
+  while True:
+    file = part.open("wb")
+    with contextlib.suppress(OSError):  # of a file system without locks
+      fcntl.flock(file, fcntl.LOCK_EX)
+    if part.exists():
+      return file
+    file.close()  # it was taken for an abandoned one before it was locked
+
+
+def _remove_abandoned(folder: pathlib.Path) -> None:
+  """Removes the parts in a folder that no process writes any more."""
+  for part in folder.glob(".*.[0-9]*.part"):
+    with contextlib.suppress(OSError), part.open("r+b") as file:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      part.unlink()
 
 
 @contextlib.contextmanager
@@ -40,6 +60,8 @@ def locked(
   folder: str | os.PathLike[str], enabled: bool = True
 ) -> Iterator[None]:
   """Keeps a second run out of a folder; the system frees it after a kill.
+
+  What a killed run left half written in the folder, and in those in it, goes.
 
   Args:
     folder: made if missing. One in an object store cannot be locked.
@@ -71,6 +93,8 @@ def locked(
         "end, or give another --workdir"
       ) from None
     _write_holder(file)
+    for place in (path.parent, *path.parent.glob("*/")):
+      _remove_abandoned(place)
     yield
 
 

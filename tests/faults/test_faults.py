@@ -167,6 +167,7 @@ class Runs:
     if event["status"] == 0:
       assert event["digest"] == self._expected["states"][STEPS]
       assert read_metrics(self._workdir) == self._expected["rows"]
+      assert not list(self._workdir.rglob(".*.part"))
       self.counts["runs"] += 1
       self._new_directory()
 
