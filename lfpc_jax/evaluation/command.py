@@ -112,8 +112,8 @@ def open_questions(config: Any) -> Sequence[Example]:
 
 def _evaluate(runner, name, params, examples, journal) -> Evaluation:
   """Goes on from the journal; it is None but in the first process."""
-  known = [entries.unpack(x) for x in journal.entries] if journal else []
-  known = parallel.gather(known)
+  known = parallel.gather(journal.entries if journal else [])
+  known = [entries.unpack(values) for values in known]
   parts = runner.cut(examples)
   total, start = runner.calls(len(parts)), len(known) * len(runner.probes)
 

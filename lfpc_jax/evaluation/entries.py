@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import dataclasses
 from typing import Any
 
@@ -56,6 +56,20 @@ def unpack(values: Mapping[str, Any]) -> Entry:
     "records": [(number, _unpack(*x)) for number, x in values["records"]],
   }
   return Entry(**{**values, **changes})
+
+
+def merge(mine: Entry, packed: Iterable[Mapping[str, Any]]) -> Entry:
+  """One process's entry, with what those of all processes hold.
+
+  Processes with the same share of the questions have found the same.
+  """
+  found = [unpack(values) for values in packed]
+  rows = [row for entry in found for row in entry.rows]
+  records = [record for entry in found for record in entry.records]
+  rows = {(number, row.probe): (number, row) for number, row in rows}
+  return dataclasses.replace(
+    mine, rows=list(rows.values()), records=list(dict(records).items())
+  )
 
 
 def _pack(record: RolloutRecord) -> tuple[dict[str, Any], dict[str, str]]:

@@ -22,7 +22,7 @@ from lfpc_jax.evaluation import buckets, likelihood, outcome
 from lfpc_jax.evaluation import items as items_lib
 from lfpc_jax.evaluation import records as records_lib
 from lfpc_jax.evaluation.buckets import Part
-from lfpc_jax.evaluation.entries import Entry
+from lfpc_jax.evaluation.entries import Entry, merge, pack
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
@@ -274,19 +274,11 @@ class Runner:
         records, plain = shown, prefilled + seconds
       rows += zip(numbers, new)
       progress(k, f"{step.name}, {budget} tokens, {probe.name.lower()}")
-    # Processes with the same share of the questions have found the same.
-    rows = {(number, row.probe): row for number, row in parallel.gather(rows)}
     program = budget, step.part.capacity, step.part.share
     compiled = program not in self._compiled
     self._compiled.add(program)
-    return Entry(
-      step.number,
-      budget,
-      [(number, row) for (number, _), row in rows.items()],
-      list(dict(parallel.gather(records)).items()),
-      plain,
-      compiled,
-    )
+    mine = Entry(step.number, budget, rows, records, plain, compiled)
+    return merge(mine, parallel.gather([pack(mine)]))
 
   def _run_batch(self, step: _Step, key, numbers, batch, prefix, budget, probe):
     """Rows and records of this process, and the seconds to the verdicts.

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import json
 import math
-import pickle
 from typing import Any
 
 import jax
@@ -172,17 +172,21 @@ def _fetch(x: Any) -> np.ndarray:
   return whole
 
 
-def gather(objects: Sequence[Any]) -> list[Any]:
-  """The objects of all processes, in the order of the processes.
+def gather(values: Sequence[Any]) -> list[Any]:
+  """The values of all processes, in the order of the processes.
 
-  They travel as bytes; every process must call this, and all get the result.
+  They travel as JSON, also to a process that is alone, and so are plain: a
+  tuple arrives as a list. Every process must call this, and all get the result.
+
+  Raises:
+    TypeError: JSON has no form for a value.
   """
+  data = np.frombuffer(json.dumps(list(values)).encode(), np.uint8)
   if jax.process_count() == 1:
-    return list(objects)
-  data = np.frombuffer(pickle.dumps(list(objects)), np.uint8)
+    return json.loads(data.tobytes())
   sizes = multihost_utils.process_allgather(np.int64(data.size)).reshape(-1)
   padded = np.zeros(int(max(sizes)), np.uint8)
   padded[: data.size] = data
   rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
-  lists = (pickle.loads(row[:n].tobytes()) for row, n in zip(rows, sizes))
+  lists = (json.loads(row[:n].tobytes()) for row, n in zip(rows, sizes))
   return [x for part in lists for x in part]

@@ -78,7 +78,8 @@ def main(out: pathlib.Path, changes: list[str]) -> None:
     trainer = Watched(config, out)
     state = trainer.run()
     assert compiled[0] > 0 and compiled[1:] == [0], compiled
-    shares = dict(parallel.gather([(trainer.share.index, tokens)]))
+    own = [step.tolist() for step in tokens]
+    shares = dict(parallel.gather([(trainer.share.index, own)]))
     rollouts = [
       np.concatenate([shares[i][step] for i in sorted(shares)]).tolist()
       for step in range(len(tokens))

@@ -59,3 +59,10 @@ def test_a_share_of_one_process_is_everything():
 
 def test_what_is_gathered_from_one_process_is_its_own():
   assert parallel.gather([1, "a"]) == [1, "a"]
+  # As it would arrive from another process.
+  assert parallel.gather([(1, {"x": (2.5, None)})]) == [[1, {"x": [2.5, None]}]]
+
+
+def test_only_plain_values_are_gathered():
+  with pytest.raises(TypeError, match="not JSON serializable"):
+    parallel.gather([object()])
