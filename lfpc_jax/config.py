@@ -54,7 +54,7 @@ def load_config(
     changes: `field.subfield=value`, as `overrides.apply_overrides`.
 
   Raises:
-    UserError: no such file or variant, an unknown field, a wrong type.
+    UserError: no such file or variant, an unknown field, a wrong type or seed.
   """
   # A path may hold a colon itself; a variant is what follows the suffix.
   path, suffix, variant = file.rpartition(".py:")
@@ -76,6 +76,7 @@ def load_config(
     )
   config.lock()
   overrides.apply_overrides(config, changes)
+  overrides.check_seeds(config)
   return config
 
 

@@ -11,6 +11,7 @@ import ml_collections
 
 from lfpc_jax.errors import UserError
 
+_SEEDS = 1 << 32
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -34,6 +35,17 @@ def apply_overrides(
       raise UserError(f"--config.{change}: give a value, as in {path}=...")
     group, name = _find(config, path)
     group[name] = _parse(path, text, group, name)
+
+
+def check_seeds(config: Mapping[str, Any]) -> None:
+  """Refuses seeds that no generator takes.
+
+  Raises:
+    UserError: a field named seed, or so at its end, is out of range.
+  """
+  for path, value in flatten(config).items():
+    if path.endswith("seed") and not 0 <= value < _SEEDS:
+      raise UserError(f"{path}={value}: must be from 0 to {_SEEDS - 1}")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

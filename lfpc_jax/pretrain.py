@@ -12,14 +12,17 @@ import pathlib
 import sys
 
 from lfpc_jax import config as config_lib
+from lfpc_jax import files
 
 
 def run(config, workdir: str) -> None:
   """Runs both steps and writes the model."""
   from lfpc_jax.pretraining import run as run_lib
 
-  run_lib.pretrain(config, pathlib.Path(workdir))
+  with files.locked(workdir):
+    config_lib.write_config(config, workdir)
+    run_lib.pretrain(config, pathlib.Path(workdir))
 
 
 if __name__ == "__main__":
-  sys.exit(config_lib.main(run))
+  sys.exit(config_lib.main(run, stored_as=None))

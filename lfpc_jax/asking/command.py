@@ -54,7 +54,8 @@ def ask(
   """
   text, answer = inputs.read_question(image, question)
   pixels = inputs.read_image(image)
-  asked = episode.prepare(config, pixels, text, options, answer)
+  choices = inputs.read_options(options)
+  asked = episode.prepare(config, pixels, text, choices, answer)
   checkpoint = checkpoint or config.policy.checkpoint
   params = agent_lib.load_params(asked.agent, checkpoint)
   printer = _Printer(asked)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+import contextlib
 import json
 import pathlib
 
@@ -9,7 +11,9 @@ import numpy as np
 
 from lfpc_jax.agent import ASSETS
 from lfpc_jax.data import images
+from lfpc_jax.data.sources import fields
 from lfpc_jax.data.sources.files import MAX_IMAGE_BYTES
+from lfpc_jax.data.sources.rows import RowError
 from lfpc_jax.errors import UserError
 
 SCENE, SCENE_WORDS = ASSETS / "scene.jpg", ASSETS / "scene.json"
@@ -24,15 +28,37 @@ def read_question(image: str, question: str | None) -> tuple[str, str]:
     question: None for the shipped one's.
 
   Raises:
-    UserError: there is no question.
+    UserError: there is no question, or it is no valid Unicode.
   """
   shipped = {} if image else json.loads(SCENE_WORDS.read_text())
   if question is None:
     question = shipped.get("question", "")
   if not question.strip():
     raise UserError('the question is empty: add --question="What ...?"')
+  with _flag("question"):
+    fields.text(question, "the question")
   is_shipped = question == shipped.get("question")
   return question, shipped["answer"] if is_shipped else ""
+
+
+def read_options(options: Sequence[str]) -> tuple[str, ...]:
+  """The choices of a question, or () for none.
+
+  Raises:
+    UserError: one choice alone, more than have letters, two that are equal, or
+      one that is empty or no valid Unicode.
+  """
+  with _flag("option"):
+    return fields.options(options)
+
+
+@contextlib.contextmanager
+def _flag(name: str) -> Iterator[None]:
+  """Names the flag whose value is refused."""
+  try:
+    yield
+  except RowError as error:
+    raise UserError(f"--{name}: {error}") from error
 
 
 def read_image(path: str) -> np.ndarray:

@@ -21,6 +21,7 @@ import functools
 import os
 import pathlib
 import shlex
+import shutil
 import sys
 from typing import Any
 
@@ -114,9 +115,7 @@ class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
           for first, part in _shards(rows)
         ]
     if not found:
-      first = self.ledger.faults[0] if self.ledger.faults else None
-      why = f": {first.where}: {first.reason}" if first else ""
-      raise UserError(f"no row of {source.name} in {root} can be used{why}")
+      raise _nothing(source, root, self.ledger)
     return found
 
   def _examples(
@@ -138,6 +137,14 @@ class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
     self.info.metadata["faults"] = [
       dataclasses.asdict(fault) for fault in faults[:_LISTED]
     ]
+
+
+def _nothing(
+  source: rows_lib.Source, root: pathlib.Path, ledger: rows_lib.Ledger
+) -> UserError:
+  first = ledger.faults[0] if ledger.faults else None
+  why = f": {first.where}: {first.reason}" if first else ""
+  return UserError(f"no row of {source.name} in {root} can be used{why}")
 
 
 def _shards(
@@ -219,9 +226,12 @@ def prepare(
     )
   builders.remove_abandoned(path.parent)
   builder.ledger, builder.max_pixels = ledger, max_pixels
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(root))
-  )
+  options = tfds.download.DownloadConfig(manual_dir=os.fspath(root))
+  with builders.writing(path):
+    builder.download_and_prepare(download_config=options)
+  if not builder.info.splits.total_num_examples:
+    shutil.rmtree(path)
+    raise _nothing(source, root, ledger)
   return path, ledger
 
 

@@ -43,6 +43,7 @@ from lfpc_jax.data.reading import reading
 SPLIT_SIZES = {"train": 2048, "validation": 512, "test": 1024}
 
 _SHARD_EXAMPLES = 256
+_SIZES = range(32, 8193)  # signs find their place; readers take the pixels
 _JPEG_QUALITY = 95
 
 
@@ -77,7 +78,8 @@ def scenes_config(
     seed: seed of all randomness.
 
   Raises:
-    UserError: an unknown difficulty or split, or a negative number.
+    UserError: an unknown difficulty or split, a negative number, or a size out
+      of range.
   """
   if difficulty not in scene_render.SPECS:
     raise errors.UserError(
@@ -94,6 +96,13 @@ def scenes_config(
       raise errors.UserError(
         f"{number} examples of the split {split!r}: must be >= 0"
       )
+  if size not in _SIZES:
+    raise errors.UserError(
+      f"scenes of {size} pixels a side: must be from {_SIZES.start} to "
+      f"{_SIZES.stop - 1}"
+    )
+  if seed < 0:
+    raise errors.UserError(f"seed={seed} of the scenes: must be >= 0")
   spec = scene_render.SPECS[difficulty]
   if size != spec.size:
     spec = spec.scaled(size)
@@ -299,7 +308,8 @@ def prepare(
     # It prints that it downloads, which it does not.
     stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
     try:
-      builder.download_and_prepare()
+      with builders.writing(path):
+        builder.download_and_prepare()
     except OSError:
       # Another process was faster: its data set has the same bytes.
       if not path.exists():

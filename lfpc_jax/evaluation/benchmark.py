@@ -149,8 +149,9 @@ def _check_judged(
   if own and all(one.correct is None for one in own):
     raise UserError(
       f"the judge at {url} ruled on none of {len(own)} answers "
-      f"({own[0].error}): see that it runs, then start the same command "
-      f"again; {folder} keeps the answers"
+      f"({own[0].error}): see that it runs, that it has the model that "
+      "eval.judge.model names, and that LFPC_JUDGE_KEY holds its key; then "
+      f"start the same command again; {folder} keeps the answers"
     )
 
 

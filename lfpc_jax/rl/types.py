@@ -58,7 +58,7 @@ class UpdateConfig:
     if self.loss not in LOSSES:
       raise UserError(f"rl.loss={self.loss!r}: choose one of {LOSSES}")
     for name in ("clip_low", "clip_high", "kl"):
-      if getattr(self, name) < 0:
+      if not 0 <= getattr(self, name) < float("inf"):  # nor NaN
         raise UserError(f"rl.{name}={getattr(self, name)}: must be >= 0")
     if not self.advantage_epsilon > 0:
       raise UserError(

@@ -154,9 +154,10 @@ class EpisodeConfig:
         f"rollout.crop_max_tokens={self.crop_max_tokens} is below "
         f"crop_min_tokens={self.crop_min_tokens}"
       )
-    if self.temperature < 0 or not 0 < self.top_p <= 1:
+    heat = self.temperature
+    if not 0 <= heat < float("inf") or not 0 < self.top_p <= 1:
       raise UserError(
-        f"rollout.temperature={self.temperature} must be >= 0 and "
+        f"rollout.temperature={heat} must be >= 0 and "
         f"top_p={self.top_p} in (0, 1]"
       )
 

@@ -20,7 +20,7 @@ from absl import flags
 import numpy as np
 from PIL import Image
 
-from lfpc_jax import compare, evaluate, select_gap, train
+from lfpc_jax import compare, evaluate, pretrain, select_gap, train
 from lfpc_jax import config as config_lib
 from lfpc_jax.ahead import command as ahead_command
 from lfpc_jax.asking import command as ask_command
@@ -33,6 +33,7 @@ from lfpc_jax.rl import trainer as trainer_lib
 from lfpc_jax.rollout.types import Stop
 from tests import command_line, small_scenes
 from tests.data.sources import layouts
+from tests.evaluation import made_up
 
 MODEL = pathlib.Path(config_lib.__file__).parent / "assets" / "tiny_qwen"
 SMALL = ("gap.tokens=4", "gap.full_tokens=16", "gap.levels=4,16")
@@ -112,6 +113,11 @@ class Bench:
       ],
       stored_as=None,
     )
+
+  def pretrain(self, *args):
+    """lfpc_jax.pretrain."""
+    fields = [f"--config={small_scenes.CONFIG}:pretrain", "--workdir=w"]
+    return self._main(pretrain.run, fields + _flags(args), stored_as=None)
 
   def ask(self, image="", question=None, *args, **more):
     """lfpc_jax.ask; its own flags as arguments."""
@@ -254,17 +260,31 @@ class Bench:
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
-  def refuse(self, error):
-    """No file in w/ can be written."""
-    function = io.open
+  def evaluations(self, *names):
+    """Folders of finished evaluations."""
+    for name in names:
+      made_up.write_evaluation(
+        self.folder / name, name, [made_up.item("q")], config={}, checkpoint=""
+      )
+    return self
+
+  def refuse(self, error, place="w"):
+    """No file in w/, or in another place, can be written, and none made."""
+    function, make = io.open, os.mkdir
 
     def refused(path, mode="r", *args, **kwargs):
       writes = set(mode) & set("wax+") and not isinstance(path, int)
-      if writes and "w" in pathlib.Path(path).parts:
+      if writes and place in pathlib.Path(path).parts:
         raise OSError(error, os.strerror(error), str(path))
       return function(path, mode, *args, **kwargs)
 
+    def not_made(path, *args, **kwargs):
+      if place in pathlib.Path(path).parts and not os.path.isdir(path):
+        raise OSError(error, os.strerror(error), str(path))
+      return make(path, *args, **kwargs)
+
     self.patch.setattr(io, "open", refused)
+    self.patch.setattr(os, "mkdir", not_made)
     return self
 
 

@@ -68,6 +68,31 @@ FLAGS = rows(
       "'many'",
       "--help lists the flags",
     ),
+    "scenes too small": (
+      lambda at: at.scenes("--size=3"),
+      "3 pixels",
+      "must be from 32",
+    ),
+    "scenes too large": (
+      lambda at: at.scenes("--size=20000"),
+      "20000 pixels",
+      "must be from 32",
+    ),
+    "a seed of scenes below zero": (
+      lambda at: at.scenes("--seed=-3"),
+      "seed=-3",
+      "must be >= 0",
+    ),
+    "one choice": (
+      lambda at: at.ask("", "Which?", options=["red"]),
+      "--option",
+      "give 2 to 26, or none",
+    ),
+    "a choice twice": (
+      lambda at: at.ask("", "Which?", options=["red", "red"]),
+      "--option",
+      "('red', 'red')",
+    ),
     "an unknown TPU": (
       lambda at: at.compile_check("v5x:2x2"),
       "--topology=v5x:2x2",
@@ -149,6 +174,19 @@ CONFIGS = rows(
     "an unknown gap": field("gap.mode=low", "'low'", "choose one of none"),
     "no rollouts": field("rollout.group=0", "rollout.group=0", "must be >= 1"),
     "no prompts": field("rollout.prompts=0", "rollout.prompts=0"),
+    "a seed below zero": field("seed=-1", "seed=-1", "must be from 0 to"),
+    "a seed too large": field(
+      f"data.option_seed={2**64}", "data.option_seed=1844", "must be from 0 to"
+    ),
+    "a penalty that is no number": field(
+      "rl.kl=nan", "rl.kl=nan", "must be >= 0"
+    ),
+    "a temperature that is no number": field(
+      "rollout.temperature=nan", "rollout.temperature=nan", "must be >= 0"
+    ),
+    "a weight of a reward that is no number": field(
+      "reward.geo_weight=nan", "reward.geo_weight=nan", "finite"
+    ),
     "a negative temperature": field(
       "rollout.temperature=-1", "rollout.temperature=-1", "must be >= 0"
     ),

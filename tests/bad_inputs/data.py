@@ -40,6 +40,11 @@ DATA_SETS = rows(
       "no row of folder",
       "the answer is empty",
     ),
+    "no usable picture": (
+      lambda at: at.rows({}, {}).build_data("--max_pixels=9"),
+      "no row of folder",
+      "exceeds the limit of 9 pixels",
+    ),
     "a path out of the folder": (
       lambda at: at.rows({"image": "../../etc/passwd"}).build_data(),
       "leads out of",
@@ -190,6 +195,16 @@ TOKENS = rows(
       lambda at: at.ask("", " "),
       "the question is empty",
       "--question=",
+    ),
+    "a question of broken bytes": (
+      lambda at: at.ask("", "Which\udcff?"),
+      "--question",
+      "no valid Unicode",
+    ),
+    "a choice of broken bytes": (
+      lambda at: at.ask("", "Which?", options=["red", "blue\udcff"]),
+      "--option",
+      "no valid Unicode",
     ),
     "an endless question": (
       lambda at: at.ask("", "Which of the digits is it? " * 2000),

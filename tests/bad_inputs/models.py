@@ -33,6 +33,23 @@ CHECKPOINTS = rows(
       "no checkpoint in",
       "give a run's directory",
     ),
+    "a file": (
+      lambda at: at.write("c", "x") and at.train("policy.checkpoint=c"),
+      "no checkpoint in",
+      "give a run's directory",
+    ),
+    "of another program": (
+      lambda at: (
+        at.write("c/checkpoints/3/state/x") and at.evaluate("--checkpoint=c")
+      ),
+      "cannot read the checkpoint",
+      "copy it again, or move",
+    ),
+    "cut off, to evaluate": (
+      lambda at: _largest_cut(at.trained()).evaluate("--checkpoint=w"),
+      "cannot read the checkpoint",
+      "copy it again, or move",
+    ),
     "to evaluate": (
       lambda at: at.evaluate("--checkpoint=none"),
       "no checkpoint at",

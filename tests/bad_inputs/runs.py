@@ -9,6 +9,7 @@ import numpy as np
 from lfpc_jax import files
 from tests.bad_inputs import bench as lib
 from tests.bad_inputs.row import rows
+from tests.benchmarks import judge_server
 from tests.evaluation import made_up
 
 
@@ -73,16 +74,31 @@ DISKS = rows(
       "out",
     ),
     "full at a page": (
-      lambda at: (
-        made_up.write_evaluation(
-          at.folder / "a", "a", [made_up.item("q")], config={}, checkpoint=""
-        ),
-        made_up.write_evaluation(
-          at.folder / "b", "b", [made_up.item("q")], config={}, checkpoint=""
-        ),
-        _full(at, lambda: at.compare("--workdirs=a,b", "--output=w.html")),
-      )[-1],
+      lambda at: _full(
+        at.evaluations("a", "b"),
+        lambda: at.compare("--workdirs=a,b", "--output=w.html"),
+      ),
       "File too large",
+    ),
+    "full at a data set": (
+      lambda at: _full(at.rows({}), at.build_data),
+      "File too large",
+      "built/manual/folder",
+      "ulimit -f",
+    ),
+    "full in the middle of scenes": (
+      lambda at: _full(
+        at,
+        lambda: at.scenes("--train=4", "--validation=1", "--test=1"),
+        10_000,
+      ),
+      "File too large",
+      "built/scenes",
+    ),
+    "full at a selection": (
+      lambda at: _full(at, lambda: at.select_gap("selection.levels=4,")),
+      "File too large",
+      "free some space",
     ),
     "a workdir that is a file": (
       lambda at: at.write("v") and at.train(workdir="v"),
@@ -103,6 +119,35 @@ DISKS = rows(
       lambda at: at.refuse(errno.EROFS).evaluate(),
       "Read-only file system",
       "give a --workdir that can be written",
+    ),
+    "a read-only directory of an answer": (
+      lambda at: at.answered().refuse(errno.EROFS).ask("", None),
+      "Read-only file system",
+      "give a --workdir that can be written",
+    ),
+    "a read-only directory of a selection": (
+      lambda at: at.refuse(errno.EROFS).select_gap("selection.levels=4,"),
+      "Read-only file system",
+      "give a --workdir that can be written",
+    ),
+    "a read-only directory of data": (
+      lambda at: at.rows({}).refuse(errno.EROFS, "built").build_data(),
+      "Read-only file system: 'built'",
+      "name a directory that can be written",
+    ),
+    "a read-only directory of an export": (
+      lambda at: at.refuse(errno.EROFS, ".out.part").export("out"),
+      "Read-only file system: '.out.part'",
+      "name a directory that can be written",
+    ),
+    "a read-only directory of a page": (
+      lambda at: (
+        at.evaluations("a", "b")
+        .refuse(errno.EROFS, "v")
+        .compare("--workdirs=a,b", "--output=v/c.html")
+      ),
+      "Read-only file system: 'v'",
+      "name a directory that can be written",
     ),
     "no memory on the host": (
       lambda at: _fails(at, MemoryError()).train(),
@@ -161,6 +206,11 @@ TWO_RUNS = rows(
       "is in use by another run",
       "give another --workdir",
     ),
+    "of pretraining": (
+      lambda at: _held(at, at.pretrain),
+      "is in use by another run",
+      "give another --workdir",
+    ),
   },
 )
 
@@ -206,6 +256,16 @@ def _unused_port():
     return free.getsockname()[1]
 
 
+def _answering(*reply):
+  """A judge that answers every request with this."""
+
+  def act(at):
+    with judge_server.serve(lambda number, body: reply) as server:
+      return judged(f"eval.judge.url={server.url}")(at)
+
+  return act
+
+
 JUDGE = rows(
   "judge",
   {
@@ -214,6 +274,26 @@ JUDGE = rows(
         at
       ),
       "Connection refused",
+      "the same command",
+    ),
+    "out of order": (
+      _answering(500, {}, b"no"),
+      "HTTP status 500",
+      "the same command",
+    ),
+    "a key that it refuses": (
+      _answering(401, {}, b"no"),
+      "HTTP status 401",
+      "LFPC_JUDGE_KEY",
+    ),
+    "a model that it has not": (
+      _answering(404, {}, b"no"),
+      "HTTP status 404",
+      "eval.judge.model",
+    ),
+    "no completion": (
+      _answering(200, {}, b"<html>"),
+      "the reply is no chat completion",
       "the same command",
     ),
     "no address": (

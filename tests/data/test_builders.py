@@ -1,12 +1,15 @@
 """What the builders of data sets leave behind: nothing."""
 
+import errno
 import os
+import pathlib
+import resource
 import tempfile
 import time
 
 import pytest
 
-from lfpc_jax.data import loader, manual, scenes
+from lfpc_jax.data import builders, loader, manual, scenes
 from lfpc_jax.data.sources import folder
 from tests.data.sources import layouts
 
@@ -48,6 +51,37 @@ def test_opening_leaves_no_temporary_files(tmp_path, temporary):
   data = {"name": "folder", "dir": tmp_path, "option_order": ""}
   assert len(loader.open_data(data | {"option_seed": 0}, "train")) == 1
   assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EDQUOT])
+def test_a_file_that_cannot_be_written_is_named_with_the_systems_reason(number):
+  text = f"write() failed: {os.strerror(number)}; writing x; at byte 0; more"
+  with (
+    pytest.raises(OSError, match="data/x") as found,
+    builders.writing(pathlib.Path("data/x")),
+  ):
+    raise RuntimeError(text)
+  assert found.value.errno == number
+
+
+def test_a_fault_of_the_builder_stays_what_it_is():
+  with (
+    pytest.raises(RuntimeError, match="of its own"),
+    builders.writing(pathlib.Path("data/x")),
+  ):
+    raise RuntimeError("of its own")
+
+
+def test_a_full_disk_leaves_no_data_set(tmp_path):
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+  try:
+    with pytest.raises(OSError, match="File too large"):
+      _scenes(tmp_path)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  assert not list(tmp_path.rglob("*array_record*"))
+  assert _scenes(tmp_path).is_dir()
 
 
 @pytest.mark.parametrize("build", [_scenes, _manual])

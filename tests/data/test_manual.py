@@ -147,6 +147,16 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path):
     manual.prepare(FOLDER, root, tmp_path / "data")
 
 
+def test_no_usable_image_leaves_no_data_set(tmp_path):
+  root = _own(tmp_path / "raw", {}, {})
+  with pytest.raises(
+    UserError, match="no row of folder .*: train.jsonl line 1"
+  ):
+    manual.prepare(FOLDER, root, tmp_path / "data", max_pixels=9)
+  manual.prepare(FOLDER, root, tmp_path / "data")
+  assert len(_open(tmp_path / "data")) == 2
+
+
 def test_a_data_set_is_not_built_over_another(tmp_path):
   root = _own(tmp_path / "raw", {})
   manual.prepare(FOLDER, root, tmp_path / "data")
