@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 import signal
 
 import jax
@@ -17,60 +16,26 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.metrics import read_metrics
 from lfpc_jax.rl import trainer as trainer_lib
 from tests import small_scenes
-
-CHANGES = (
-  # Views of two sizes: a new size must not compile anew.
-  "gap.mode=random",
-  "gap.tokens=4",
-  "gap.levels=4,16",
-  "gap.full_tokens=16",
-  "optimizer.warmup_steps=0",  # so that step 0 changes something
-)
-COMPILED = "/jax/core/compile/backend_compile_duration"
-_compilations = []
-jax.monitoring.register_event_duration_secs_listener(
-  lambda name, _, **kwargs: name == COMPILED and _compilations.append(kwargs)
-)
+from tests.speed import record
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
   data = tmp_path_factory.mktemp("data")
-  with small_scenes.quick_configs(data, *CHANGES) as config:
+  with small_scenes.quick_configs(data, *record.CHANGES) as config:
     yield config
 
 
 @pytest.fixture(scope="module")
 def trainer(small):
   """All runs of these tests share its programs."""
-  return trainer_lib.Trainer(small(), "")
-
-
-def _run(trainer, workdir, before_step=lambda step: None):
-  """A run in a directory; `before_step` is called with each step's number."""
-  trainer.workdir = pathlib.Path(workdir)
-  step = trainer.train_step
-
-  def train_step(state, *args):
-    before_step(int(state.step))
-    return step(state, *args)
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(trainer, "train_step", train_step)
-    state = trainer.run()
-  return state, read_metrics(workdir)
+  return record.watch(trainer_lib.Trainer(small(), ""))
 
 
 @pytest.fixture(scope="module")
 def first(trainer, tmp_path_factory):
-  """The first run: state, rows, compilations at each step and at the end."""
-  counts = []
-  state, rows = _run(
-    trainer,
-    tmp_path_factory.mktemp("first"),
-    lambda step: counts.append(len(_compilations)),
-  )
-  return state, rows, [*counts, len(_compilations)]
+  """The first run: state, rows, programs compiled by step."""
+  return record.first_run(trainer, tmp_path_factory.mktemp("first"))
 
 
 def _assert_same(state, other):
@@ -85,16 +50,20 @@ def _assert_same(state, other):
 
 
 def test_only_the_first_step_compiles(trainer, first):
-  start, second, end = first[2]
-  assert second > start
-  assert end == second
+  compiled = first[2]
+  assert compiled[0] > 3 and compiled[1] == 0
   for program in (
     trainer.encode,
     trainer.rollout,
     trainer.score,
     trainer.update,
   ):
-    assert program._cache_size() == 1
+    assert program.function._cache_size() == 1
+
+
+def test_no_program_costs_more_than_is_recorded(trainer, first):
+  found = record.training(trainer, first[2])
+  assert not record.growth(record.read("training"), found)
 
 
 def test_sampler_and_learner_agree_in_every_step(first):
@@ -127,7 +96,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
   seen = []
   says = r"step 2: .*number 3 in a row: .*--workdir"
   with pytest.raises(UserError, match=says):
-    _run(trainer, tmp_path, seen.append)
+    record.run(trainer, tmp_path, seen.append)
   assert seen == [0, 1, 2]
   assert "step 0: the gradient is not finite" in capsys.readouterr().out
   rows = read_metrics(tmp_path)
@@ -155,7 +124,7 @@ def test_views_are_encoded_ahead_for_a_frozen_tower_alone(small, trainer):
 
 
 def test_two_runs_with_one_seed_are_the_same(trainer, first, tmp_path):
-  state, rows = _run(trainer, tmp_path)
+  state, rows = record.run(trainer, tmp_path)
   assert rows == first[1]
   _assert_same(state, first[0])
 
@@ -175,18 +144,20 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(
   trainer, first, tmp_path, interrupt
 ):
   if interrupt is _stop:
-    assert _run(trainer, tmp_path, interrupt)[0] is None
+    assert record.run(trainer, tmp_path, interrupt)[0] is None
   else:
     with pytest.raises(OSError, match="no light"):
-      _run(trainer, tmp_path, interrupt)
+      record.run(trainer, tmp_path, interrupt)
   assert read_metrics(tmp_path) == first[1][:1]
   steps = []
-  state, rows = _run(trainer, tmp_path, steps.append)
+  state, rows = record.run(trainer, tmp_path, steps.append)
   assert steps == [1]
-  assert trainer.update._cache_size() == 1  # a resume compiles nothing anew
+  assert (
+    trainer.update.function._cache_size() == 1
+  )  # a resume compiles nothing anew
   assert rows == first[1]
   _assert_same(state, first[0])
-  again, _ = _run(trainer, tmp_path, steps.append)
+  again, _ = record.run(trainer, tmp_path, steps.append)
   assert steps == [1]  # nothing is left to do
   _assert_same(again, first[0])
 
