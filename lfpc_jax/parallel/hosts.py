@@ -156,7 +156,7 @@ def _fetch(x: Any) -> np.ndarray:
   if not isinstance(x, jax.Array) or x.is_fully_addressable:
     return jax.device_get(x)
   if x.is_fully_replicated:
-    return np.asarray(x.addressable_data(0))
+    return jax.device_get(x.addressable_data(0))
   pieces = {}
   for shard in x.addressable_shards:
     bounds = [i.indices(n)[:2] for i, n in zip(shard.index, x.shape)]
@@ -168,7 +168,7 @@ def _fetch(x: Any) -> np.ndarray:
     raise ValueError(f"this process holds scattered parts of {x.sharding}")
   for bounds, piece in pieces.items():
     place = tuple(slice(a - k, b - k) for (a, b), k in zip(bounds, low))
-    whole[place] = np.asarray(piece)
+    whole[place] = jax.device_get(piece)
   return whole
 
 

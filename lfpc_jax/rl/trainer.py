@@ -207,7 +207,18 @@ class Trainer:
 
     Returns:
       The new state and the step's metrics, still on the device.
+
+    Raises:
+      jax.errors.JaxRuntimeError: something was copied between host and device
+        without `device_put` or `device_get`: each such copy waits.
     """
+    with (
+      jax.transfer_guard_host_to_device("disallow"),
+      jax.transfer_guard_device_to_host("disallow"),
+    ):
+      return self._train_step(state, prepared, reference)
+
+  def _train_step(self, state, prepared, reference):
     batch = agent_lib.device_batch(prepared.batch)
     visual = self.encode(state.params, batch)
     batch = dataclasses.replace(batch, visual=visual)

@@ -66,6 +66,16 @@ def test_no_program_costs_more_than_is_recorded(trainer, first):
   assert not record.growth(record.read("training"), found)
 
 
+def test_a_hidden_copy_to_the_device_ends_the_step(trainer, first, monkeypatch):
+  prepared = trainer.prepare(0, [trainer.source[i] for i in range(4)])
+  agent = trainer_lib.agent_lib
+  monkeypatch.setattr(agent, "device_batch", lambda batch: batch)
+  with pytest.raises(
+    jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"
+  ):
+    trainer.train_step(first[0], prepared)
+
+
 def test_sampler_and_learner_agree_in_every_step(first):
   rows = first[1]
   assert [row["step"] for row in rows] == [0, 1]
