@@ -7,8 +7,10 @@ Trains for some steps in two processes that share a new compile cache: one
 step with the cache empty, then all steps with it filled. Prints one table.
 
 A program's device is idle from the end of the program before it to its own
-call, where that is later. How much decoding is lost is read off the rollouts:
-a step of decoding costs every row a slot, also the rows whose turn has ended.
+call, where that is later. Ends are noted by a thread, which the judging host
+may delay: the time of texts and verdicts alone has a row of its own. How much
+decoding is lost is read off the rollouts: a step of decoding costs every row a
+slot, also the rows whose turn has ended.
 """
 
 from __future__ import annotations
@@ -217,6 +219,7 @@ def _mean(rows: Iterable[dict[str, float]]) -> dict[str, float]:
 def child(args: argparse.Namespace, cache: str) -> None:
   """Trains, and prints what was noted as the last line."""
   config_lib.setup_jax(cache)
+  sys.setswitchinterval(1e-4)  # or the clock's thread waits for the host's
   config = config_lib.load_config(args.config, args.set)
   config.train.steps = args.steps
   config.train.update(report_every=0, tensorboard=False)
