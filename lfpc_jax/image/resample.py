@@ -25,8 +25,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-# Rows and columns of source pixels that one step of the loops reads.
-TILE = (128, 384)
+# Side of a square of source pixels that one step of the loops reads.
+TILE = 320
 
 _WEIGHT_ONE = 2.0**22  # Pillow's weights are whole multiples of 1 / this.
 _HIGHEST = lax.Precision.HIGHEST
@@ -85,14 +85,8 @@ def resample_block(
     f32[block, block, 3], whole numbers in [0, 255]. Pixels beyond `out_size`
     repeat the last one.
   """
-  tiles = [min(size) for size in zip(TILE, originals.shape[1:3])]
-  y, x = (
-    _Axis(
-      *(box[axis], box[axis + 2], out_size[1 - axis], start[1 - axis]),
-      *(block, originals.shape[2 - axis], tiles[1 - axis]),
-    )
-    for axis in (1, 0)
-  )
+  y = _Axis(box[1], box[3], out_size[0], start[0], block, originals.shape[1])
+  x = _Axis(box[0], box[2], out_size[1], start[1], block, originals.shape[2])
 
   def rows_of_tile(top: jax.Array) -> jax.Array:
     """The horizontal pass f32[y.tile, 3, block] of the rows from `top`."""
@@ -139,9 +133,9 @@ class _Axis:
     num_tiles: i32[], how many tiles the block sees.
   """
 
-  def __init__(self, low, high, out_size, start, block, side, tile):
+  def __init__(self, low, high, out_size, start, block: int, side: int):
     """For outputs [start, start + block) of [low, high) out of `side`."""
-    self.tile = tile
+    self.tile = min(TILE, side)
     self._limit = side - self.tile  # The last place where a tile fits.
     self._low, self._in, self._out = low, high - low, out_size
     self._outputs = jnp.minimum(start + jnp.arange(block), out_size - 1)
