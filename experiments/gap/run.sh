@@ -30,8 +30,9 @@ for seed in "$@"; do
       "'noise',"
   done
   fixed "$seed" 36
-  fixed "$seed" 9
 done
-for seed in "$@"; do  # what costs most, last
-  fixed "$seed" 100
+for tokens in 9 100; do
+  for seed in "$@"; do
+    fixed "$seed" $tokens
+  done
 done

@@ -101,7 +101,7 @@ def settings(
     max_response_tokens=80,
     crop_max_tokens=CROP,
   )
-  config.rl.micro_batches = 1
+  config.policy.freeze = ()  # as a PyTorch loop trains all
   return config
 
 

@@ -26,6 +26,7 @@ from lfpc_jax.rl.types import Lesson
 from lfpc_jax.rollout.types import Batch, Trajectory
 
 _TEMPERATURE, _NOISE = 20.0, 0.05
+_PRODUCT = 3000  # rows of the large product
 _CLOSE = 5e-3  # the peer's crops come from Pillow's other rounding
 
 
@@ -128,8 +129,9 @@ def main() -> None:
       {"ours": ours, "peer": lambda: step()["seconds"]}, given.rounds
     )
     memory = step()["gibibytes"]
+    theirs = 2 * _PRODUCT**3 / peer.ask("product", size=_PRODUCT)["seconds"]
     versions = peer.versions
-  limit = operations(asked) / measure.product_rate()
+  rate = measure.product_rate(_PRODUCT)
   print(
     f"{given.size}: {asked.parameters / 1e6:.1f} M parameters, "
     f"{given.prompts} x {given.group} episodes, {given.micro} slices, jax "
@@ -142,8 +144,9 @@ def main() -> None:
   print(measure.table(["update", "seconds", "over ours"], lines), flush=True)
   print(
     f"{operations(asked) / 1e12:.2f} e12 operations by formula, "
-    f"{100 * limit / seconds['ours']:.0f} % of a large product's rate; the "
-    f"peer's largest memory {memory:.1f} GiB"
+    f"{100 * operations(asked) / rate / seconds['ours']:.0f} % of a large "
+    f"product's rate, {rate / 1e9:.0f} GFLOP/s ({theirs / 1e9:.0f} in "
+    f"PyTorch); the peer's largest memory {memory:.1f} GiB"
   )
 
 
