@@ -18,10 +18,11 @@ The global view has 1,024 tokens. For the paper's own selection of each
 question's view, run lfpc_jax.select_gap with this config and its policy, then
 train with --config.gap.mode=selected.
 
-Nothing here has been run at these sizes yet: expect to lower
-rollout.prompts, data.image_capacity and rl.micro_batches to what your devices
-hold. All P originals lie on the devices: 256 of 4096 x 4096 are 12.9 GB; the
-hosts hold at most six times that, see docs/data.md.
+Nothing here has been run at these sizes yet: expect to raise rollout.waves,
+rl.micro_batches and rl.rollout_slices, or to lower data.image_capacity, until
+your devices hold a step; docs/pods.md has the order. All P originals lie on
+the devices: 256 of 4096 x 4096 are 12.9 GB; the hosts hold at most six times
+that, see docs/data.md.
 """
 
 import pathlib

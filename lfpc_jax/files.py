@@ -4,13 +4,18 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import pathlib
+import re
+import socket
 from typing import IO
 
 from lfpc_jax.errors import UserError
 
 _LOCK = ".lock"
+_PART = ".lfpc.part"
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
 
 
 @contextlib.contextmanager
@@ -24,7 +29,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   _remove_abandoned(path.parent)
-  part = path.with_name(f".{path.name}.{os.getpid()}.part")
+  part = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}{_PART}")
   try:
     with _open_held(part) as file:
       yield file
@@ -39,20 +44,36 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def _open_held(part: pathlib.Path) -> IO[bytes]:
   """Opens a new file and locks it, which says that its writer lives."""
   while True:
-    file = part.open("wb")
+    raw = io.FileIO(os.fspath(part), "r+", opener=_create)
+    file = io.BufferedRandom(raw)  # truncated once it is held
     with contextlib.suppress(OSError):  # of a file system without locks
       fcntl.flock(file, fcntl.LOCK_EX)
-    if part.exists():
+    if _is_at(file, part):
+      file.truncate(0)
       return file
     file.close()  # it was taken for an abandoned one before it was locked
 
 
+def _create(path: str, flags: int) -> int:
+  return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _is_at(file: IO[bytes], path: pathlib.Path) -> bool:
+  """Whether the path still leads to the open file."""
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), path.stat())
+  except FileNotFoundError:
+    return False
+
+
 def _remove_abandoned(folder: pathlib.Path) -> None:
   """Removes the parts in a folder that no process writes any more."""
-  for part in folder.glob(".*.[0-9]*.part"):
+  # Another host's locks may not be seen here.
+  for part in folder.glob(f".*.{_HOST}.[0-9]*{_PART}"):
     with contextlib.suppress(OSError), part.open("r+b") as file:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      part.unlink()
+      if _is_at(file, part):
+        part.unlink()
 
 
 @contextlib.contextmanager

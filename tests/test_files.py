@@ -122,9 +122,17 @@ def test_the_next_writer_in_a_folder_removes_what_a_killed_one_left(
 
 
 def test_a_part_that_is_no_file_stays(tmp_path):
-  (tmp_path / ".model.1.part").mkdir()
+  (tmp_path / f".model.{files._HOST}.1.lfpc.part").mkdir()
   with files.locked(tmp_path):
     assert _parts(tmp_path) == ["model"]
+
+
+def test_parts_of_other_hosts_and_of_other_programs_stay(tmp_path):
+  for name in (".model.elsewhere.1.lfpc.part", ".film.1.part"):
+    (tmp_path / name).write_bytes(b"half")
+  (tmp_path / f".old.{files._HOST}.1.lfpc.part").write_bytes(b"half")
+  files.atomic_write(tmp_path / "a.txt", b"whole")
+  assert _parts(tmp_path) == ["film", "model"]
 
 
 def test_a_new_part_that_was_taken_for_an_old_one_is_made_again(
@@ -149,6 +157,8 @@ def test_a_file_system_without_locks_serves_too(tmp_path, monkeypatch):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
   monkeypatch.setattr(files.fcntl, "flock", flock)
-  (tmp_path / ".b.txt.1.part").write_bytes(b"half")
+  part = tmp_path / f".b.{files._HOST}.1.lfpc.part"
+  part.write_bytes(b"half")
   files.atomic_write(tmp_path / "a.txt", b"whole")
+  assert part.exists()  # whether its writer lives cannot be known
   assert (tmp_path / "a.txt").read_bytes() == b"whole"

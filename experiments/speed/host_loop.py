@@ -6,7 +6,6 @@ crops with Pillow, and hands them back. `share` keeps one prefix for a group,
 as ours; without it each rollout has a prompt of its own.
 """
 
-import dataclasses
 import functools
 import json
 import re
@@ -66,7 +65,6 @@ class HostLoop:
     batch = problem.pack()
     if not self.share:
       batch = jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), batch)
-      batch = dataclasses.replace(batch, originals=batch.originals)
       shape = (len(problem.examples) * group, 1)
     else:
       shape = (len(problem.examples), group)

@@ -1,7 +1,7 @@
 r"""What a shared prefix saves: the rollout and the update, on against off.
 
   python -m experiments.speed.prefix --workdir=runs/speed \
-    --groups=1,4,16 --prefixes=64,256,1024
+    --groups=1,4,16 --views=16,256,1024
 
 Off, every rollout is a prompt of its own, a group of one: the same numbers
 come out, which is checked, by the same programs. Prints seconds, and the
@@ -57,7 +57,7 @@ def _compile(function, *args):
 
 
 def make(asked: problem.Problem, view: int, batch: Batch, shared: bool) -> Way:
-  """Compiles a way, on the policy's own greedy rollouts."""
+  """Compiles a way, on the policy's own rollouts."""
   group = asked.config.rollout.group
   agent, rows = asked.agent, asked.config.rollout.prompts
   if not shared:
@@ -77,8 +77,6 @@ def make(asked: problem.Problem, view: int, batch: Batch, shared: bool) -> Way:
   advantages = np.random.default_rng(0).normal(
     size=(rows, agent.episodes.group)
   )
-  if shared:
-    advantages = advantages.reshape(rows, group)
   lesson = Lesson(
     batch,
     trajectory,

@@ -10,7 +10,6 @@ sizes.
 import argparse
 import os
 import pathlib
-import time
 
 import jax
 import numpy as np
@@ -97,21 +96,12 @@ def main() -> None:
       inside.append(answer["generating"])
       return answer["seconds"]
 
-    functions = {OURS: _timed(ours)}
-    functions |= {n: _timed(f) for n, f in zip(TWO_LOOPS, loops)}
+    functions = {OURS: ours}
+    functions |= dict(zip(TWO_LOOPS, loops))
     seconds = measure.alternate(functions | {PEER: generate}, given.rounds, 0)
     versions = peer.versions
   seconds["peer, generate alone"] = float(np.median(inside))
   _print(asked, given, wanted, seconds, versions)
-
-
-def _timed(function):
-  def run() -> float:
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
-
-  return run
 
 
 def _print(asked, given, rows, seconds, versions) -> None:

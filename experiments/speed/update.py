@@ -90,10 +90,10 @@ class Ours:
 
 
 def operations(asked: problem.Problem) -> float:
-  """Of an update, by formula, over the slots that the episodes fill."""
+  """Of an update, by formula, over all slots, filled or not."""
   rollout = asked.config.rollout
-  batch = asked.agent.packer.text_capacity + problem.VIEW
-  sizes = cost.Sizes(rollout.prompts, batch, problem.VIEW, replicas=1)
+  prefix = asked.agent.packer.text_capacity + problem.VIEW
+  sizes = cost.Sizes(rollout.prompts, prefix, problem.VIEW, replicas=1)
   return cost.update(
     asked.agent.policy, asked.agent.episodes, sizes, frozen=False
   ).flops
@@ -129,9 +129,9 @@ def main() -> None:
       {"ours": ours, "peer": lambda: step()["seconds"]}, given.rounds
     )
     memory = step()["gibibytes"]
-    theirs = 2 * _PRODUCT**3 / peer.ask("product", size=_PRODUCT)["seconds"]
+    product = peer.ask("product", size=_PRODUCT)["seconds"]
     versions = peer.versions
-  rate = measure.product_rate(_PRODUCT)
+  peak, peers_peak = measure.product_rate(_PRODUCT), 2 * _PRODUCT**3 / product
   print(
     f"{given.size}: {asked.parameters / 1e6:.1f} M parameters, "
     f"{given.prompts} x {given.group} episodes, {given.micro} slices, jax "
@@ -144,8 +144,8 @@ def main() -> None:
   print(measure.table(["update", "seconds", "over ours"], lines), flush=True)
   print(
     f"{operations(asked) / 1e12:.2f} e12 operations by formula, "
-    f"{100 * operations(asked) / rate / seconds['ours']:.0f} % of a large "
-    f"product's rate, {rate / 1e9:.0f} GFLOP/s ({theirs / 1e9:.0f} in "
+    f"{100 * operations(asked) / peak / seconds['ours']:.0f} % of a large "
+    f"product's rate, {peak / 1e9:.0f} GFLOP/s ({peers_peak / 1e9:.0f} in "
     f"PyTorch); the peer's largest memory {memory:.1f} GiB"
   )
 

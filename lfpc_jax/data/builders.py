@@ -51,7 +51,7 @@ def remove_abandoned(folder: pathlib.Path) -> None:
     folder: where the data set's versions lie.
   """
   for path in folder.glob("incomplete.*"):
-    with contextlib.suppress(FileNotFoundError):  # it has just ended
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
       latest = max(p.stat().st_mtime for p in (path, *path.iterdir()))
       if time.time() - latest > _ABANDONED_SECONDS:
         shutil.rmtree(path, ignore_errors=True)

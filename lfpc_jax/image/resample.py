@@ -76,7 +76,7 @@ def resample_block(
     index: i32[], the image.
     box: i32[4], pixels of that image, not empty and inside it. Per axis,
       2 * (box + TILE) * output must be below 2^31: 16,384 pixels become at
-      most 65,024.
+      most 64,256.
     out_size: i32[2], the height and width of the whole resized box.
     start: i32[2], the (y, x) of the block's first pixel in the resized box.
     block: side of the block in pixels.

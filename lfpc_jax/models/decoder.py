@@ -168,24 +168,25 @@ def extend(
   shared = (lora.adapt(config, params), prefix.k, prefix.v)
 
   def whole(x, layer):
-    layer, *shared = layer
+    layer, *before = layer
     q, k, v = project(config, layer, x, angles)
     mixed = suffix_attention(
-      config, q, k, v, slots, *map(_heads_first, shared), prefix.length
+      config, q, k, v, slots, *map(_heads_first, before), prefix.length
     )
     return finish(config, layer, x, mixed), None
 
   def cached(carry, layer):
     x, keys, values, number = carry
-    layer, *shared = layer
+    layer, *before = layer
     q, k, v = project(config, layer, x, angles)
     # The whole cache is the carry and is written in place: no copy per layer.
     keys = store(keys, k, number, slots)
     values = store(values, v, number, slots)
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
-    k, v, *shared = map(_heads_first, (k, v, *shared))
-    mixed = suffix_attention(config, q, k, v, slots, *shared, prefix.length)
+    # In name only: the product reads the caches as they lie.
+    k, v, *before = map(_heads_first, (k, v, *before))
+    mixed = suffix_attention(config, q, k, v, slots, *before, prefix.length)
     return (finish(config, layer, x, mixed), keys, values, number + 1), None
 
   # Or else all devices would get the new keys of all prompts.

@@ -125,7 +125,9 @@ def shard_batch(batch: Any, axes: Axes = ("prompt",)) -> Any:
       return jax.device_put(x, sharding)
     shape = (_global_size(x.shape[0], names[0]), *x.shape[1:])
     sharding = named_sharding(names, shape)
-    return jax.make_array_from_process_local_data(sharding, x, shape)
+    # Of many processes' shards this counts as a hidden copy, which it is not.
+    with jax.transfer_guard_host_to_device("allow"):
+      return jax.make_array_from_process_local_data(sharding, x, shape)
 
   return jax.tree.map(put, batch)
 

@@ -21,6 +21,8 @@ def _largest(scores: jax.Array) -> jax.Array:
   XLA's own reduces pairs of value and index, which it does not vectorise on
   the CPU. Scores that are not numbers give the last index.
   """
+  # Both reductions have to read the same bits, not to compute them anew.
+  scores = jax.lax.optimization_barrier(scores)
   size = scores.shape[-1]
   top = jnp.max(scores, axis=-1, keepdims=True)
   number = jax.lax.broadcasted_iota(jnp.int32, scores.shape, scores.ndim - 1)

@@ -61,3 +61,23 @@ def test_the_nucleus_keeps_unsorted_places():
   logits = jnp.broadcast_to(LOGITS[[2, 0, 3, 1]], (500, 4))
   token, _ = sample(jax.random.key(1), logits, 1.0, 0.7)
   assert set(np.asarray(token).tolist()) == {1, 3}
+
+
+def test_sampling_is_that_of_jax_random_over_a_whole_vocabulary():
+  logits = 3 * jax.random.normal(jax.random.key(0), (4, 152_064))
+  key = jax.random.key(1)
+  token, _ = jax.jit(sampling.sample, static_argnums=(2, 3))(
+    key, logits, 0.7, 1.0
+  )
+  assert (token == jax.random.categorical(key, logits / 0.7)).all()
+
+
+def test_the_largest_is_numpys_for_ties_and_cut_scores():
+  scores = np.full((4, 7), -np.inf, np.float32)
+  scores[1, 3:5] = 2.0
+  scores[2, -1] = -5.0
+  scores[3] = np.arange(7)
+  found = jax.jit(sampling._largest)(scores)
+  assert found.tolist() == np.argmax(scores, axis=-1).tolist() == [0, 3, 6, 6]
+  scores[0, 2] = np.nan  # a token all the same, and not beyond the vocabulary
+  assert jax.jit(sampling._largest)(scores)[0] == 6
