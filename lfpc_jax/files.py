@@ -4,7 +4,6 @@ from collections.abc import Iterator
 import contextlib
 import errno
 import fcntl
-import io
 import os
 import pathlib
 import re
@@ -44,12 +43,11 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def _open_held(part: pathlib.Path) -> IO[bytes]:
   """Opens a new file and locks it, which says that its writer lives."""
   while True:
-    raw = io.FileIO(os.fspath(part), "r+", opener=_create)
-    file = io.BufferedRandom(raw)  # truncated once it is held
+    file = open(part, "r+b", opener=_create)  # noqa: SIM115
     with contextlib.suppress(OSError):  # of a file system without locks
       fcntl.flock(file, fcntl.LOCK_EX)
     if _is_at(file, part):
-      file.truncate(0)
+      file.truncate(0)  # not before it is held
       return file
     file.close()  # it was taken for an abandoned one before it was locked
 

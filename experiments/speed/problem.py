@@ -5,6 +5,7 @@ call of 24 tokens, is given its crop, and writes the call again: 48 tokens an
 episode, the same in every system, which is checked.
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
@@ -58,6 +59,17 @@ def hundred_million(tokenizer: Tokenizer) -> PolicyConfig:
 
 
 SIZES = {"miniature": miniature, "100M": hundred_million}
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+  """The flags that the scripts of one size share."""
+  found = argparse.ArgumentParser(description=description)
+  found.add_argument("--workdir", type=pathlib.Path, required=True)
+  found.add_argument("--size", choices=SIZES, default="miniature")
+  found.add_argument("--prompts", type=int, default=8)
+  found.add_argument("--group", type=int, default=8)
+  found.add_argument("--rounds", type=int, default=3)
+  return found
 
 
 class Problem(NamedTuple):

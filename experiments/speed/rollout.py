@@ -7,9 +7,7 @@ All write the same tokens, which is checked. Prints a table; run.sh has all
 sizes.
 """
 
-import argparse
 import os
-import pathlib
 
 import jax
 import numpy as np
@@ -71,13 +69,8 @@ def bound(asked: problem.Problem, tokens: int) -> tuple[float, float]:
 
 def main() -> None:
   """Measures one size."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  parser = problem.parser(__doc__.splitlines()[0])
   parser.add_argument("--peers", required=True, help="python of the peers")
-  parser.add_argument("--size", choices=problem.SIZES, default="miniature")
-  parser.add_argument("--prompts", type=int, default=8)
-  parser.add_argument("--group", type=int, default=8)
-  parser.add_argument("--rounds", type=int, default=3)
   given = parser.parse_args()
   asked = problem.make(given.workdir, given.size, given.prompts, given.group)
   ours = Ours(asked)

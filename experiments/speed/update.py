@@ -9,11 +9,9 @@ the calls' tokens uncertain, so that there is a gradient; the probabilities
 that the rollouts had before are drawn near the policy's own.
 """
 
-import argparse
 import dataclasses
 import functools
 import os
-import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +81,10 @@ class Ours:
       temperature=_TEMPERATURE,
     )
 
+  def compile(self):
+    """The program that every call runs."""
+    return self._update.lower(self._state, self.lesson).compile()
+
   def __call__(self) -> dict[str, jax.Array]:
     """One step's metrics."""
     self._state, found = self._update(self._state, self.lesson)
@@ -101,14 +103,9 @@ def operations(asked: problem.Problem) -> float:
 
 def main() -> None:
   """Measures one size."""
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  parser = problem.parser(__doc__.splitlines()[0])
   parser.add_argument("--peers", required=True, help="python of the peers")
-  parser.add_argument("--size", choices=problem.SIZES, default="miniature")
-  parser.add_argument("--prompts", type=int, default=8)
-  parser.add_argument("--group", type=int, default=8)
   parser.add_argument("--micro", type=int, default=1, help="slices, of both")
-  parser.add_argument("--rounds", type=int, default=3)
   given = parser.parse_args()
   asked = problem.make(
     *(given.workdir, given.size, given.prompts, given.group),

@@ -101,12 +101,12 @@ def _digest(params: Params) -> str:
 
 # Another mesh needs others; nothing changes but rounding, and waves' draws.
 _SLICES = (
-  "waves",
-  "micro_batches",
-  "rollout_slices",
-  "logit_chunk",
-  "attention_chunk",
-  "remat",
+  "rollout.waves",
+  "rl.micro_batches",
+  "rl.rollout_slices",
+  "policy.logit_chunk",
+  "policy.attention_chunk",
+  "policy.remat",
 )
 
 
@@ -285,7 +285,11 @@ class Trainer:
     free += ("mesh",)  # a checkpoint is restored on any
     kept = (
       {
-        section: {k: v for k, v in fields.items() if k not in _SLICES}
+        section: {
+          name: value
+          for name, value in fields.items()
+          if f"{section}.{name}" not in _SLICES
+        }
         if isinstance(fields, dict)
         else fields
         for section, fields in c["config"].items()

@@ -4,6 +4,7 @@ Each command runs in this process, on arguments that are good but for what a
 row of the table changes.
 """
 
+import builtins
 import contextlib
 import dataclasses
 import io
@@ -284,6 +285,7 @@ class Bench:
       return make(path, *args, **kwargs)
 
     self.patch.setattr(io, "open", refused)
+    self.patch.setattr(builtins, "open", refused)
     self.patch.setattr(os, "mkdir", not_made)
     return self
 
