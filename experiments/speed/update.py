@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.speed import measure, problem
+from lfpc_jax import agent as agent_lib
 from lfpc_jax.ahead import cost
 from lfpc_jax.rl import token_losses, trainer
 from lfpc_jax.rl.types import Lesson
@@ -47,7 +48,7 @@ class Ours:
     self._update = jax.jit(learner.update, donate_argnums=0)
     # The first step gives the parameters away.
     params = jax.tree.map(jnp.copy, asked.params)
-    self._state = learner.init(params, 0)
+    self._state = agent_lib.committed(learner.init(params, 0))
 
   def _lesson(self, episodes, batch: Batch, trajectory: Trajectory) -> Lesson:
     asked, rng = self._asked, np.random.default_rng(0)

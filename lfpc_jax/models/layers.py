@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lfpc_jax import parallel
 from lfpc_jax.models.parameters import Params
 
 
@@ -43,11 +45,28 @@ def precision(dtype: Any) -> jax.lax.Precision | None:
 
 
 def _contract(x: jax.Array, kernel: jax.Array, inputs: int) -> jax.Array:
+  kernel = kernel.astype(x.dtype)
+  if parallel.current_mesh() is None:
+    return _matrix_product(x, kernel, inputs)
+  # Each axis stays what the mesh knows it as.
   last = tuple(range(x.ndim - inputs, x.ndim))
   axes = (last, tuple(range(inputs))), ((), ())
-  return jax.lax.dot_general(
-    x, kernel.astype(x.dtype), axes, precision=precision(x.dtype)
+  return jax.lax.dot_general(x, kernel, axes, precision=precision(x.dtype))
+
+
+def _matrix_product(x, kernel, inputs):
+  """The same, of two matrices.
+
+  The kernel's gradient then sums over one axis; for several, XLA on the CPU
+  writes a transposed copy of what comes back before it multiplies.
+  """
+  rows, width = x.shape[: x.ndim - inputs], math.prod(kernel.shape[:inputs])
+  product = jnp.matmul(
+    x.reshape(-1, width),
+    kernel.reshape(width, -1),
+    precision=precision(x.dtype),
   )
+  return product.reshape(*rows, *kernel.shape[inputs:])
 
 
 def swiglu(params: Params, x: jax.Array) -> jax.Array:
