@@ -13,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from lfpc_jax import notes
+from lfpc_jax import finite, notes
 from lfpc_jax.errors import UserError
 
 STATE, EXTRA = "state", "extra"  # a step's two parts: arrays, plain values
 Flat = dict[str, Any]  # path of a leaf -> leaf
+_REMEDY = (
+  "copy it again, or move that directory away to go on from the step before it"
+)
 
 
 def flatten(tree: Any) -> Flat:
@@ -136,6 +139,18 @@ def check_fits(path: epath.Path, saved: Flat, wanted: Flat, cast: bool) -> None:
     )
 
 
+def check_finite(path: epath.Path, arrays: Flat) -> None:
+  """Refuses NaN and infinity in what was read.
+
+  Raises:
+    UserError: names the first leaf that has one.
+  """
+  if found := finite.first_bad(arrays):
+    raise UserError(
+      f"the checkpoint {path} holds NaN or infinity in {found[0]}: {_REMEDY}"
+    )
+
+
 @contextlib.contextmanager
 def reading(path: epath.Path) -> Iterator[None]:
   """Turns whatever a broken checkpoint raises into one line that names it."""
@@ -146,8 +161,7 @@ def reading(path: epath.Path) -> Iterator[None]:
   except Exception as error:  # tensorstore and Orbax raise many kinds
     raise UserError(
       f"cannot read the checkpoint {path}: {first_line(error)}. If a file of "
-      "it is missing or damaged, copy it again, or move that directory away "
-      "to go on from the step before it"
+      f"it is missing or damaged, {_REMEDY}"
     ) from error
 
 

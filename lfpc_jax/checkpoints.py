@@ -25,6 +25,7 @@ from lfpc_jax import notes
 from lfpc_jax.checkpoint_io import (
   EXTRA,
   STATE,
+  check_finite,
   check_fits,
   first_line,
   flatten,
@@ -155,7 +156,8 @@ class Checkpointer:
       The state, bit by bit as it was saved, and `extra`.
 
     Raises:
-      UserError: nothing there, damaged, or of another shape than `target`.
+      UserError: nothing there, damaged, not finite, or of another shape than
+        `target`.
     """
     self.wait()
     path = find_step(self.directory, step)
@@ -261,7 +263,8 @@ def restore_params(path: epath.PathLike, target: Any = None) -> Any:
       nested dictionary as saved, on the first local device.
 
   Raises:
-    UserError: nothing there, damaged, or of another shape than `target`.
+    UserError: nothing there, damaged, not finite, or of another shape than
+      `target`.
   """
   path = find_step(path)
   if target is not None:
@@ -271,6 +274,7 @@ def restore_params(path: epath.PathLike, target: Any = None) -> Any:
   if not wanted:
     raise UserError(f"the checkpoint {path} holds no parameters")
   arrays = read_leaves(path, wanted)
+  check_finite(path, arrays)
   return nest({k[len(prefix) :]: v for k, v in arrays.items()})
 
 
@@ -280,6 +284,7 @@ def _restore_tree(path: epath.Path, target: Any, cast: bool = False) -> Any:
   plain = {k: key_data_of(v) for k, v in wanted.items()}
   check_fits(path, saved, plain, cast)
   arrays = read_leaves(path, plain)
+  check_finite(path, arrays)
   leaves = [with_key(arrays[k], v) for k, v in wanted.items()]
   return jax.tree.unflatten(jax.tree.structure(target), leaves)
 

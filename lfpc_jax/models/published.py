@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
+from lfpc_jax import finite
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import (
   layout,
@@ -79,8 +80,8 @@ def load(
     The config and the parameters, without adapters: `lora.initialise`.
 
   Raises:
-    UserError: a file or a tensor is missing, unknown, damaged or of another
-      shape; the message names it.
+    UserError: a file or a tensor is missing, unknown, damaged, of another
+      shape or not finite; the message names it.
   """
   directory = pathlib.Path(directory)
   config = config or published_config.load_config(directory)
@@ -95,7 +96,22 @@ def load(
       wanted = dtype[tensor.path.split(".")[0]]
     leaf = _load_parameter(tensor, files, shape, wanted, sharding)
     layout.insert(params, tensor.path, leaf)
+  _check_finite(config, files, params)
   return config, params
+
+
+def _check_finite(config, files, params: Params) -> None:
+  """Refuses NaN and infinity, which would become the policy's every output."""
+  table = {tensor.path: tensor for tensor in layout.tensors(config)}
+  leaves = {path: layout.lookup(params, path) for path in table}
+  found = finite.first_bad(leaves)
+  if found is not None:
+    (path, row), kind = found, leaves[found[0]].dtype
+    file, name = files[table[path].name.format(i=row)]
+    raise UserError(
+      f"{file}: tensor {name} holds NaN or infinity as {kind}: download it "
+      "again, or give other weights"
+    )
 
 
 def _load_parameter(tensor, files, shape, dtype, sharding) -> jax.Array:

@@ -223,12 +223,16 @@ class Bench:
     damage(directory)
     return "policy.path=model"
 
-  def steps(self, **metrics):
-    """Steps of training cost nothing and have these metrics."""
+  def steps(self, spoil=lambda state: state, **metrics):
+    """Steps of training cost nothing, and have these metrics.
+
+    `spoil` is what else they do to the state.
+    """
     found = dict(reward=0.0, accuracy=0.0, tool_rate=0.0, skipped=0.0) | metrics
 
     def train_step(trainer, state, *_):
-      return dataclasses.replace(state, step=state.step + 1), found
+      state = dataclasses.replace(state, step=state.step + 1)
+      return spoil(state), found
 
     self.patch.setattr(trainer_lib.Trainer, "train_step", train_step)
     return self
@@ -240,9 +244,9 @@ class Bench:
     self.patch.setattr(episode.Asked, "turns", turns)
     return self
 
-  def trained(self, *args):
+  def trained(self, *args, **kwargs):
     """A run of two such steps in w/."""
-    self.steps()
+    self.steps(**kwargs)
     assert self.train("train.tensorboard=False", *args).status == 0
     return self
 

@@ -1,5 +1,10 @@
 """Checkpoints, weights and devices that are wrong."""
 
+import dataclasses
+
+import numpy as np
+import safetensors.numpy
+
 from lfpc_jax import checkpoints
 from lfpc_jax.models import weight_files
 from tests.bad_inputs import bench as lib
@@ -22,6 +27,13 @@ def _without(at, pattern):
   for path in _stored(at, pattern):
     path.unlink()
   return at
+
+
+def _infinite(state):
+  """A state one of whose parameters is not finite."""
+  scale = state.params["norm"]["scale"].at[5].set(np.inf)
+  params = state.params | {"norm": {"scale": scale}}
+  return dataclasses.replace(state, params=params)
 
 
 CHECKPOINTS = rows(
@@ -58,6 +70,23 @@ CHECKPOINTS = rows(
       lambda at: _largest_cut(at.trained()).train("train.steps=3"),
       "cannot read the checkpoint",
       "copy it again, or move that directory away",
+    ),
+    "not finite, to evaluate": (
+      lambda at: at.trained(spoil=_infinite).evaluate("--checkpoint=w"),
+      "w/checkpoints/2 holds NaN or infinity in params.norm.scale",
+      "move that directory away",
+    ),
+    "not finite, to go on from": (
+      lambda at: at.trained(spoil=_infinite).train("train.steps=3"),
+      "w/checkpoints/2 holds NaN or infinity in params.norm.scale",
+      "move that directory away to go on from the step before",
+    ),
+    "not finite, to start from": (
+      lambda at: at.trained(spoil=_infinite).train(
+        "policy.checkpoint=w", workdir="v"
+      ),
+      "w/checkpoints/2 holds NaN or infinity in params.norm.scale",
+      "move that directory away",
     ),
     "without its values": (
       lambda at: _without(at.trained(), "extra/*").train("train.steps=3"),
@@ -134,6 +163,18 @@ def _only_pickle(directory):
   (directory / "pytorch_model.bin").write_bytes(b"\x80\x04cos\nsystem\n.")
 
 
+def _bad_number(number):
+  """A damage: this number in the last row of one layer's kernel."""
+
+  def damage(directory):
+    path = directory / "model.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][-1, -1] = number
+    safetensors.numpy.save_file(tensors, path)
+
+  return damage
+
+
 def _leaves(directory):
   (directory / "model.safetensors").rename(directory.parent / "x.safetensors")
   index = {"weight_map": {"a": "../x.safetensors"}}
@@ -167,6 +208,16 @@ WEIGHTS = rows(
       lambda d: (d / "model.safetensors").write_bytes(b"\xff" * 64),
       "header cannot be read",
       "download it again",
+    ),
+    "not a number": model(
+      _bad_number(np.nan),
+      "tensor model.layers.1.mlp.up_proj.weight holds NaN",
+      "download it again, or give other weights",
+    ),
+    "infinite": model(
+      _bad_number(-np.inf),
+      "tensor model.layers.1.mlp.up_proj.weight holds NaN or infinity",
+      "download it again, or give other weights",
     ),
     "a shard outside": model(_leaves, "'../x.safetensors'", "no file name"),
     "an output in use": (

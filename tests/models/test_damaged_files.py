@@ -84,6 +84,14 @@ _DAMAGES = {
     _edit(lambda t: t.update({_NAME: t[_NAME].astype(np.int8)})),
     [_NAME, "is I8"],
   ),
+  "not a number": (
+    _edit(lambda t: t[_NAME].__setitem__((39, 31), np.nan)),
+    ["model-0000", f"tensor {_NAME} holds NaN", "download it again"],
+  ),
+  "infinite": (
+    _edit(lambda t: t[_NAME].__setitem__((0, 0), -np.inf)),
+    ["model-0000", f"tensor {_NAME} holds NaN or infinity as float32"],
+  ),
   "twice": (
     _edit(lambda t: t.update({"model.language_model." + _NAME[6:]: t[_NAME]})),
     [_NAME[6:], "stored twice"],
@@ -112,6 +120,14 @@ _DAMAGES = {
   "only pickle": (_only_pickle, ["neither model.safetensors"]),
   "wrong architecture": (_wrong_architecture, ["'llama'", "config.json"]),
 }
+
+
+def test_a_number_too_large_for_the_wanted_precision_is_named(saved, tmp_path):
+  directory = shutil.copytree(saved, tmp_path / "m")
+  _edit(lambda t: t[_NAME].__setitem__((0, 0), 1e6))(directory)
+  published.load(directory)
+  with pytest.raises(UserError, match=f"{_NAME} holds .* as float16"):
+    published.load(directory, dtype=np.float16)
 
 
 @pytest.mark.parametrize("damage", _DAMAGES)
