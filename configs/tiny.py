@@ -22,7 +22,7 @@ import ml_collections
 def _base() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
   config.name = "stage1"  # in progress bars and reports
-  config.seed = 0
+  config.seed = 0  # of the order of the questions, of sampling, of adapters
 
   config.policy = dict(
     path="tiny_qwen",  # a shipped model's name or a published directory
@@ -44,10 +44,10 @@ def _base() -> ml_collections.ConfigDict:
     targets=("q", "k", "v", "o", "gate", "up", "down"),  # linear layers
   )
   config.data = dict(
-    name="scenes",
-    dir="data",
+    name="scenes",  # or a published set, several with +: docs/data.md
+    dir="data",  # where it was built
     difficulty="easy",  # or 'hard': smaller digits, more signs
-    split="train",
+    split="train",  # of training; eval.split is what is evaluated
     items=0,  # the split's first ones; 0 for all
     image_capacity=(512, 512),  # (height, width) of the largest original
     option_order="",  # 'stored', 'shuffled'; '': as docs/data.md says
@@ -66,60 +66,61 @@ def _base() -> ml_collections.ConfigDict:
     levels=(),  # budgets below gap.full_tokens; () halves down to `lowest`
     lowest=16,  # [choice: 64, at 7B]
     items=0,  # examples; 0 for all of data.split
-    batch=64,
+    batch=64,  # examples at one time
     answer_tokens=8,  # of a direct answer
   )
   config.rollout = dict(
     prompts=16,  # P [paper: 256]
     group=8,  # G [paper: 16]
     waves=1,  # slices of the prompts that roll out one after another
-    max_crops=1,
-    max_turns=2,
-    max_turn_tokens=16,
+    max_crops=1,  # crops that an episode may have
+    max_turns=2,  # of the policy; a failed call takes one too
+    max_turn_tokens=16,  # tokens of one turn
     max_response_tokens=48,  # observations counted
     text_capacity=40,  # prompt tokens that are not visual
-    crop_min_tokens=9,
-    crop_max_tokens=16,
-    crop_min_side=28,
-    crop_max_aspect=100.0,
-    temperature=1.0,
-    top_p=1.0,
-    max_call_bytes=128,
+    crop_min_tokens=9,  # a smaller crop is enlarged to so many visual tokens
+    crop_max_tokens=16,  # a larger crop is shrunk to so many
+    crop_min_side=28,  # pixels of the original; a thinner box grows
+    crop_max_aspect=100.0,  # longer side over shorter
+    temperature=1.0,  # divides the logits; 0: greedy
+    top_p=1.0,  # samples from the fewest tokens of this probability
+    max_call_bytes=128,  # a longer tool call is not read
   )
   config.reward = dict(
-    accuracy=0.8,
-    format_penalty=0.2,
-    tool=1.2,
-    tool_rule="conditional",  # 'unconditional', 'none'
-    geo_weight=0.0,  # stage 2: 1
-    geo_gate="none",  # 'accuracy'
-    tau=0.9,
-    iou_weight=0.5,
-    crop_rule="last",  # 'first', 'best', 'mean'
+    accuracy=0.8,  # of a right answer
+    format_penalty=0.2,  # taken off where the form is wrong
+    tool=1.2,  # of cropping, as tool_rule says
+    # 'conditional': with a right answer only; 'unconditional'; 'none'.
+    tool_rule="conditional",
+    geo_weight=0.0,  # of the grounding reward; stage 2: 1
+    geo_gate="none",  # 'accuracy': paid to right answers only
+    tau=0.9,  # share of the answer's box that a crop must hold [paper]
+    iou_weight=0.5,  # of IoU in the grounding reward; the rest is distance
+    crop_rule="last",  # which crop counts: 'first', 'best', 'mean' of all
     coverage_condition=True,  # False: naive IoU
     innermost_only=False,  # True: B_1 alone
-    l1_normaliser="size",  # 'diagonal'
+    l1_normaliser="size",  # of the distance: the image's sides, or 'diagonal'
   )
   config.rl = dict(
-    advantage="std",  # 'mean_only'
-    advantage_epsilon=1e-6,
-    clip_low=0.2,
-    clip_high=0.2,  # 'clip-higher': 0.28
-    drop_zero_variance=False,
-    loss="token_mean",  # 'sequence_mean', 'constant'
-    mask_over_long=False,
+    advantage="std",  # over the group's deviation; 'mean_only': not
+    advantage_epsilon=1e-6,  # added to that deviation
+    clip_low=0.2,  # the ratio's range begins at 1 - clip_low
+    clip_high=0.2,  # and ends at 1 + clip_high; 'clip-higher': 0.28
+    drop_zero_variance=False,  # leave groups of equal reward out of the mean
+    loss="token_mean",  # or 'sequence_mean', 'constant': rl/types.py
+    mask_over_long=False,  # leave out episodes that a limit cut off
     kl=0.0,  # weight of the KL term against the starting policy
-    updates_per_step=1,
+    updates_per_step=1,  # passes over the same rollouts
     micro_batches=2,  # 8 prompts at a time: what two cores' caches hold
     rollout_slices=1,  # parts of each prompt's group, one after another
   )
   config.optimizer = dict(
     learning_rate=3e-4,  # [paper: 1e-6, at 7B]
-    warmup_steps=5,
-    b1=0.9,
-    b2=0.99,
+    warmup_steps=5,  # of a linear rise; constant from there on
+    b1=0.9,  # AdamW's decay of the first moment
+    b2=0.99,  # and of the second
     weight_decay=0.01,
-    clip_norm=1.0,
+    clip_norm=1.0,  # a longer gradient is shortened to this
     dtype="float32",  # of both moments and of the sums
   )
   config.mesh = dict(  # of the devices; docs/pods.md
@@ -132,14 +133,14 @@ def _base() -> ml_collections.ConfigDict:
     rollout_rules=("embed=", "vision_embed="),
   )
   config.train = dict(
-    steps=60,
+    steps=60,  # to the end of the run
     report_every=10,  # steps from one report.html to the next; 0: none
     report_prompts=4,  # questions of the step in it, with all their rollouts
     tensorboard=True,  # event files in the workdir
     max_skipped=3,  # steps without a finite gradient, in a row, end the run
     wandb="",  # a project of Weights & Biases; '': do not send anything
   )
-  config.alarms = dict(  # rl/alarms.py says what each means
+  config.alarms = dict(  # rl/alarms.py:AlarmConfig says what each means
     window=5,
     every=20,
     min_tool_rate=0.03,
@@ -152,15 +153,18 @@ def _base() -> ml_collections.ConfigDict:
     failed_calls_rise=0.1,
     learned_accuracy=0.8,
   )
-  config.checkpoint = dict(every=10, keep=2)
+  config.checkpoint = dict(
+    every=10,  # steps from one to the next
+    keep=2,  # the latest ones
+  )
   config.eval = dict(
-    split="test",
+    split="test",  # of the same data
     items=512,  # questions; 0 for all
-    batch=64,
+    batch=64,  # questions at one time
     budgets=(16, 324),  # visual tokens of the global view
     probes=("truth", "noise", "blank", "other"),  # what replaces every crop
-    seed=0,
-    temperature=0.0,
+    seed=0,  # of sampling and of the probes
+    temperature=0.0,  # 0: greedy
     records=24,  # rollouts kept for the report
     likelihood=False,  # asks for that of each option too: V*'s official score
   )
@@ -170,7 +174,7 @@ def _base() -> ml_collections.ConfigDict:
     model="",  # its name there
     key_variable="LFPC_JUDGE_KEY",  # environment variable with the key
     max_tokens=512,  # of a reply
-    temperature=0.0,
+    temperature=0.0,  # the judge's own
   )
   return config
 
