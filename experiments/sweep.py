@@ -14,7 +14,6 @@ commands are printed instead, a line each, for a cluster's launcher.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
 import itertools
@@ -27,6 +26,7 @@ import rich.console
 
 from lfpc_jax import config as config_lib
 from lfpc_jax import files
+from lfpc_jax.arguments import Parser
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, summary
 from lfpc_jax.report.results import paper_table
@@ -167,13 +167,16 @@ def table(jobs: Sequence[Job]) -> ResultTable:
 
 def main(argv: Sequence[str]) -> None:
   """Runs a sweep, or prints its commands."""
-  parser = argparse.ArgumentParser(
-    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-  )
+  parser = Parser(__doc__)
   parser.add_argument("--config", required=True, help="path.py:variant")
   parser.add_argument("--workdir", required=True, help="where results go")
   parser.add_argument("--print", action="store_true", help="commands only")
   known, flags = parser.parse_known_args(argv)
+  with config_lib.plain_errors(known.traceback):
+    _sweep(known, flags)
+
+
+def _sweep(known, flags: Sequence[str]) -> None:
   workdir = pathlib.Path(known.workdir)
   jobs = make_jobs(known.config, flags, workdir)
   if known.print:
@@ -188,5 +191,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  with config_lib.plain_errors():
-    main(sys.argv[1:])
+  main(sys.argv[1:])

@@ -11,7 +11,10 @@ class Parser(argparse.ArgumentParser):
   """Says in one line what is wrong with a flag; has `--traceback`."""
 
   def __init__(self, description: str | None):
+    # As it is called: `lfpc-scenes` runs the module too.
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
     super().__init__(
+      prog=f"python -m {spec.name}" if spec else None,
       description=description,
       formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -205,7 +205,7 @@ def main(
     argv: the command line; None takes the process's.
   """
   argv = list(sys.argv if argv is None else argv)
-  _define_flags(default_config, argv[0])
+  _define_flags(default_config, argv[0], many_processes)
 
   def begin(rest: list[str]) -> None:
     if len(rest) > 1:
@@ -257,7 +257,9 @@ def _check_devices() -> None:
     ) from error
 
 
-def _define_flags(default_config: str | None, command: str) -> None:
+def _define_flags(
+  default_config: str | None, command: str, many_processes: bool
+) -> None:
   if "config" in flags.FLAGS:
     flags.FLAGS.set_default("config", default_config)
     return
@@ -265,7 +267,7 @@ def _define_flags(default_config: str | None, command: str) -> None:
     "config",
     default_config,
     "Config file, as path.py or path.py:variant. Change a field of it with "
-    "--config.FIELD=VALUE.",
+    "--config.FIELD=VALUE; configs/tiny.py says what each field is.",
   )
   flags.DEFINE_string("workdir", None, "Directory for all results.")
   flags.DEFINE_bool("traceback", False, "Show where an error came from.")
@@ -278,19 +280,22 @@ def _define_flags(default_config: str | None, command: str) -> None:
     "Be one of several processes, of a TPU pod or a cluster. By default, if "
     "the environment says so.",
   )
+  # --help lists the flags of the command's own module; these belong to it.
   for name in (
     "config",
     "workdir",
     "traceback",
     "compile_cache",
-    "distributed",
+    *["distributed"] * many_processes,
   ):
-    # --help lists the flags of the command's own module; these belong to it.
     flags.FLAGS.register_key_flag_for_module(command, flags.FLAGS[name])
 
 
 def parse_flags(argv: list[str]) -> list[str]:
   """What is left of a command line; for `absl.app.run`.
+
+  Help that was asked for is no failure: the command ends with status 0, where
+  absl would give 1.
 
   Raises:
     UserError: an unknown flag, or a value that it cannot have.
@@ -299,6 +304,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     raise UserError(f"{error} (--help lists the flags)") from error
+  except SystemExit:
+    sys.exit(0)
 
 
 def _split_changes(argv: Sequence[str]) -> tuple[list[str], list[str]]:

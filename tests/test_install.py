@@ -51,7 +51,7 @@ def test_an_installed_package_holds_all_files_of_the_source(tmp_path):
 def _check_command(site, elsewhere):
   """A console command finds the configs from another directory."""
   for flags, status, says in (
-    (["--help"], 1, "Asks a policy one question about one picture."),
+    (["--help"], 0, "Asks a policy one question about one picture."),
     (["--question= "], 1, "error: the question is empty"),
   ):
     done = subprocess.run(

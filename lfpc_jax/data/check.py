@@ -158,17 +158,39 @@ def check_md5(source: rows_lib.Source, root: pathlib.Path) -> list[str]:
   return lines
 
 
+def add_source_flags(parser: Parser) -> None:
+  """Flags of what is read: which data set, from where, with which care."""
+  parser.add_argument(
+    "--name",
+    required=True,
+    choices=list(registry.SOURCES),
+    help="the data set; 'folder' is one of your own, see docs/data.md",
+  )
+  parser.add_argument("--dir", required=True, help="the fetched files")
+  parser.add_argument(
+    "--on_error",
+    default="skip",
+    choices=rows_lib.ON_ERROR,
+    help="what a broken row does (%(default)s)",
+  )
+  parser.add_argument(
+    "--max_pixels",
+    type=int,
+    default=images.MAX_PIXELS,
+    help="a larger image is a broken row (%(default)s)",
+  )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
   """The command; returns its exit status."""
   from lfpc_jax import config as config_lib
 
   parser = Parser(__doc__)
-  parser.add_argument("--name", required=True, choices=list(registry.SOURCES))
-  parser.add_argument("--dir", required=True, help="the fetched files")
+  add_source_flags(parser)
   parser.add_argument("--split", help="one split; by default all")
-  parser.add_argument("--on_error", default="skip", choices=rows_lib.ON_ERROR)
-  parser.add_argument("--show", type=int, default=20, help="faults listed")
-  parser.add_argument("--max_pixels", type=int, default=images.MAX_PIXELS)
+  parser.add_argument(
+    "--show", type=int, default=20, help="faults listed (%(default)s)"
+  )
   parser.add_argument(
     "--no_images", action="store_true", help="decode no image"
   )

@@ -1,4 +1,4 @@
-"""Published data sets as TFDS data sets, from files that a user has fetched.
+r"""Published data sets as TFDS data sets, from files that a user has fetched.
 
   python -m lfpc_jax.data.manual --name=vstar --dir=downloads/vstar_bench \
     --data_dir=data
@@ -244,14 +244,15 @@ def build_command(data_dir: str | os.PathLike[str], name: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
   """Builds a data set from the command line; returns the exit status."""
   from lfpc_jax import config as config_lib
-  from lfpc_jax.data import registry
+  from lfpc_jax.data import check, registry
 
   parser = Parser(__doc__)
-  parser.add_argument("--name", required=True, choices=list(registry.SOURCES))
-  parser.add_argument("--dir", required=True, help="the fetched files")
-  parser.add_argument("--data_dir", default="data", help="where it is written")
-  parser.add_argument("--on_error", default="skip", choices=rows_lib.ON_ERROR)
-  parser.add_argument("--max_pixels", type=int, default=images.MAX_PIXELS)
+  check.add_source_flags(parser)
+  parser.add_argument(
+    "--data_dir",
+    default="data",
+    help="where it is written; --config.data.dir of a run (%(default)s)",
+  )
   args = parser.parse_args(arguments)
   with config_lib.plain_errors(args.traceback):
     path, ledger = prepare(

@@ -355,15 +355,25 @@ def build_command(
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """Builds a data set from the command line."""
-  parser = Parser("Builds the data set Scenes.")
-  parser.add_argument("--data_dir", default="data")
+  parser = Parser(__doc__)
+  for name, default, says in (
+    ("data_dir", "data", "where it is written; --config.data.dir of a run"),
+    ("size", scene_render.EASY.size, "height and width of a scene in pixels"),
+    ("seed", 0, "other scenes for each"),
+    *((split, n, f"scenes of {split}") for split, n in SPLIT_SIZES.items()),
+  ):
+    parser.add_argument(
+      f"--{name}",
+      type=type(default),
+      default=default,
+      help=f"{says} (%(default)s)",
+    )
   parser.add_argument(
-    "--difficulty", default="easy", choices=list(scene_render.SPECS)
+    "--difficulty",
+    default="easy",
+    choices=list(scene_render.SPECS),
+    help="hard: smaller digits, more signs (%(default)s)",
   )
-  parser.add_argument("--size", type=int, default=scene_render.EASY.size)
-  parser.add_argument("--seed", type=int, default=0)
-  for split, size in SPLIT_SIZES.items():
-    parser.add_argument(f"--{split}", type=int, default=size)
   args = parser.parse_args(arguments)
   # Imported here: the workers' copy of this module needs no JAX.
   from lfpc_jax import config as config_lib
