@@ -35,6 +35,7 @@ def get_config(variant: str = "4k") -> ml_collections.ConfigDict:
   config.data.update(
     name=f"hr_bench_{variant}",
     image_capacity=(side, side),
+    oversize="stop",  # a smaller picture would be another question
     option_order="stored",  # the four rotations are the benchmark's own
   )
   config.eval.update(split="test", items=0, batch=8)

@@ -30,6 +30,10 @@ def get_config(variant: str = "test") -> ml_collections.ConfigDict:
   first = pathlib.Path(__file__).with_name("stage1.py")
   config = config_lib.load_config(f"{first}:7b")
   config.name = ""  # the checkpoint gives it
-  config.data.update(name="vstar", image_capacity=(8192, 8192))
+  config.data.update(
+    name="vstar",
+    image_capacity=(8192, 8192),
+    oversize="stop",  # a smaller picture would be another question
+  )
   config.eval.update(split=variant, items=0, likelihood=True)
   return config

@@ -60,6 +60,7 @@ def _base() -> ml_collections.ConfigDict:
     name="pixel_reasoner+chain_of_focus+deep_eyes",  # [paper]
     split="train+train+thinklite",  # ThinkLite-VL comes with DeepEyes
     image_capacity=(4096, 4096),
+    oversize="shrink",  # one long picture must not end a run
   )
   config.gap.update(
     mode="fixed",

@@ -50,6 +50,7 @@ def _base() -> ml_collections.ConfigDict:
     split="train",  # of training; eval.split is what is evaluated
     items=0,  # the split's first ones; 0 for all
     image_capacity=(512, 512),  # (height, width) of the largest original
+    oversize="stop",  # or 'shrink': what to do about a larger one
     option_order="",  # 'stored', 'shuffled'; '': as docs/data.md says
     option_seed=0,  # of 'shuffled'
     max_boxes=4,  # nested boxes of a question; of more, the smallest

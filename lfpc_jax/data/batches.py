@@ -110,14 +110,28 @@ class Packer:
     distinct = examples[::share]
     array = np.zeros((len(distinct), *self.image_capacity, 3), np.uint8)
     for place, example in zip(array, distinct):
+      self._check_image(example)
       height, width = example.image.shape[:2]
-      if height > self.image_capacity[0] or width > self.image_capacity[1]:
-        raise UserError(
-          f"example {example.id}: its image of {height} x {width} pixels "
-          f"exceeds data.image_capacity {tuple(self.image_capacity)}: raise it"
-        )
       place[:height, :width] = example.image
     return array
+
+  def check(self, example: Example, budget: int) -> None:
+    """Raises what `pack` would; the image's pixels do not matter.
+
+    Raises:
+      UserError: the original, the view or the prompt exceeds its capacity.
+    """
+    self._check_image(example)
+    self._row(example, budget)
+
+  def _check_image(self, example: Example) -> None:
+    height, width = example.image.shape[:2]
+    if height > self.image_capacity[0] or width > self.image_capacity[1]:
+      raise UserError(
+        f"example {example.id}: its image of {height} x {width} pixels "
+        f"exceeds data.image_capacity {tuple(self.image_capacity)}: raise it, "
+        "or set data.oversize=shrink"
+      )
 
   def _row(self, example: Example, budget: int) -> tuple[np.ndarray, ...]:
     grid = self.view_grid(example, budget)

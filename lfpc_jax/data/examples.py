@@ -23,6 +23,7 @@ class Example:
       rotations; '' for none.
     variant: which one of its group it is.
     image_id: equal for examples with the same image; '' where unknown.
+    shrunk: the image was larger than its room and is smaller than published.
   """
 
   id: str
@@ -36,3 +37,4 @@ class Example:
   group: str = ""
   variant: str = ""
   image_id: str = ""
+  shrunk: bool = False

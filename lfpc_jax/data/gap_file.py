@@ -94,7 +94,7 @@ def data_identity(data: Mapping[str, Any], examples: int) -> dict[str, Any]:
     data: the config's data section.
     examples: number of examples of the split.
   """
-  return {
+  found = {
     "dataset": _dataset_name(data),
     "split": data["split"],
     "examples": examples,
@@ -102,6 +102,9 @@ def data_identity(data: Mapping[str, Any], examples: int) -> dict[str, Any]:
     "option_order": data["option_order"],
     "option_seed": data["option_seed"],
   }
+  if data.get("oversize") == "shrink":  # to this room, which decides the pixels
+    found["room"] = list(data["image_capacity"])
+  return found
 
 
 def find(config: Mapping[str, Any]) -> pathlib.Path:

@@ -13,6 +13,7 @@ shorter side. What is odd about a file has one treatment:
   animated, pages   the first frame
   truncated         refused, never filled up with grey
   gigantic          refused from its header, before a pixel is decoded
+  beyond its room   shrunk, bicubic, if `decode` is given a room
   a side above 32,768, thinner than 1:200, more than 16 bits, no image at all:
                     refused
 
@@ -30,6 +31,8 @@ import numpy as np
 from PIL import Image
 
 from lfpc_jax.errors import UserError
+
+Size = tuple[int, int]  # (height, width)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -62,8 +65,8 @@ class Picture:
 
   Attributes:
     pixels: u8[H, W, 3], not to be written to.
-    upright_size: (height, width) before a small image was enlarged; boxes of
-      a data set refer to this size.
+    upright_size: (height, width) before a small image was enlarged or a large
+      one shrunk; boxes of a data set refer to this size.
     treatments: what was done to it, such as 'enlarged'; () for a plain image.
   """
 
@@ -84,24 +87,30 @@ class Picture:
     return np.concatenate([low, high], axis=1).astype(np.int32)
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def decode(
+  data: bytes, *, max_pixels: int = MAX_PIXELS, room: Size | None = None
+) -> Picture:
   """Decodes an image, with the treatments of the module's text.
 
   Args:
     data: a whole file.
     max_pixels: a larger image is refused. Pillow itself refuses what has more
       than twice `MAX_PIXELS`, whatever is asked for here.
+    room: (height, width) that a larger image is shrunk to, in proportion;
+      None shrinks nothing.
 
   Raises:
     UserError: the bytes are no image or one that is refused.
   """
   with _opened(data) as image:
     _check_size(image.width, image.height, max_pixels)
-    return _treat(image)
+    return _treat(image, room)
 
 
-def read_size(data: bytes) -> tuple[int, int]:
+def read_size(data: bytes) -> Size:
   """(height, width) of what `decode` gives, mostly from the header alone.
+
+  With a room, `fit` has it.
 
   Raises:
     UserError: the bytes are no image.
@@ -116,6 +125,20 @@ def read_size(data: bytes) -> tuple[int, int]:
       size = size[::-1]
     width, height = _enlarged(size) if min(size) < MIN_SIDE else size
     return height, width
+
+
+def fit(size: Size, room: Size | None) -> Size:
+  """(height, width) of an image in its room: shrunk in proportion, or as is.
+
+  No side gets below `MIN_SIDE`, or below the room's if that is smaller.
+  """
+  if room is None or all(side <= most for side, most in zip(size, room)):
+    return size
+  scale = min(most / side for side, most in zip(size, room))
+  return tuple(
+    min(most, max(MIN_SIDE, round(side * scale)))
+    for side, most in zip(size, room)
+  )
 
 
 @contextlib.contextmanager
@@ -162,7 +185,7 @@ def _describe(data: bytes, error: Exception) -> str:
   return f"the image cannot be decoded ({text}): replace the file"
 
 
-def _treat(image: Image.Image) -> Picture:
+def _treat(image: Image.Image, room: Size | None) -> Picture:
   """All treatments, in order; the image is open and not yet loaded."""
   done = []
   if getattr(image, "is_animated", False):
@@ -177,6 +200,10 @@ def _treat(image: Image.Image) -> Picture:
   if min(size) < MIN_SIDE:
     image = _enlarge(image)
     done.append("enlarged")
+  fitted = fit((image.height, image.width), room)
+  if fitted != (image.height, image.width):
+    image = image.resize(fitted[::-1], Image.Resampling.BICUBIC)
+    done.append("shrunk")
   return Picture(np.asarray(image), size, tuple(done))
 
 

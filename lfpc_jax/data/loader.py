@@ -12,8 +12,8 @@ The step is the whole state: a run resumed at a step sees the same batches.
 import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
+import contextlib
 import dataclasses
-import functools
 import operator
 import os
 import pathlib
@@ -45,11 +45,20 @@ class PromptSource(Sequence[examples.Example]):
       any format of `images.FORMATS`, boxes in pixels of the upright image;
       what `Example` has defaults for, 'options' and 'boxes' may be missing.
     name: the data set's name, for `Example.source`.
+    room: (height, width) that larger images are shrunk to; None for none.
   """
 
-  def __init__(self, rows: Sequence[Mapping[str, Any]], name: str):
+  def __init__(
+    self,
+    rows: Sequence[Mapping[str, Any]],
+    name: str,
+    room: images.Size | None = None,
+  ):
     self._rows = rows
     self._name = name
+    self._room = room
+    # A row holds its image's bytes: read it once for words and size.
+    self._outlines: dict[int, tuple[examples.Example, images.Size]] = {}
     self._pixels = weakref.WeakValueDictionary[str, np.ndarray]()
     self._known: dict[str, images.Picture] = {}  # of these, without pixels
     self._locks: dict[str, threading.Lock] = {}
@@ -66,15 +75,33 @@ class PromptSource(Sequence[examples.Example]):
     row = self._row(index)
     picture = self._picture(row)
     example = self._example(row, picture.pixels)
-    return dataclasses.replace(example, boxes=picture.map_boxes(example.boxes))
+    return dataclasses.replace(
+      example,
+      boxes=picture.map_boxes(example.boxes),
+      shrunk="shrunk" in picture.treatments,
+    )
 
   def words(self, index: int) -> examples.Example:
-    """An example without its image, u8[0, 0, 3], which costs no decoding."""
-    return self._example(self._row(index), _NO_PIXELS)
+    """An example without its image, u8[0, 0, 3], which costs no decoding.
 
-  def size(self, index: int) -> tuple[int, int]:
+    Its boxes are those of the published image.
+    """
+    return self._outline(index)[0]
+
+  def size(self, index: int) -> images.Size:
     """(height, width) of an example's image, which costs no decoding."""
-    return images.read_size(self._row(index)["image"])
+    return self._outline(index)[1]
+
+  def _outline(self, index: int) -> tuple[examples.Example, images.Size]:
+    if index not in self._outlines:
+      row = self._row(index)
+      with self._naming(row):
+        whole = images.read_size(row["image"])
+      size = images.fit(whole, self._room)
+      example = self._example(row, _NO_PIXELS)
+      example = dataclasses.replace(example, shrunk=size != whole)
+      self._outlines[index] = example, size
+    return self._outlines[index]
 
   def _row(self, index: int) -> Mapping[str, Any]:
     with reading(f"example {index} of {self._name!r}"):
@@ -111,9 +138,16 @@ class PromptSource(Sequence[examples.Example]):
       return picture
 
   def _decode(self, row: Mapping[str, Any]) -> images.Picture:
-    try:
+    with self._naming(row):
       # What is too large for its user was refused when the set was built.
-      return images.decode(row["image"], max_pixels=2 * images.MAX_PIXELS)
+      most = 2 * images.MAX_PIXELS
+      return images.decode(row["image"], max_pixels=most, room=self._room)
+
+  @contextlib.contextmanager
+  def _naming(self, row: Mapping[str, Any]) -> Iterator[None]:
+    """Adds to an error about an image whose it is."""
+    try:
+      yield
     except errors.UserError as error:
       raise errors.UserError(
         f"The image of example {_text(row['id'])!r} of {self._name!r}: {error};"
@@ -125,6 +159,7 @@ def open_scenes(
   data_dir: str | os.PathLike[str] = "data",
   difficulty: str | scenes.ScenesConfig = "easy",
   split: str = "train",
+  room: images.Size | None = None,
 ) -> PromptSource:
   """Opens a split of `Scenes`.
 
@@ -132,6 +167,7 @@ def open_scenes(
     data_dir: where data sets live.
     difficulty: 'easy', 'hard', or a configuration from `scenes_config`.
     split: 'train', 'validation' or 'test'.
+    room: see `PromptSource`.
 
   Raises:
     UserError: the data set has not been built, or has no such split.
@@ -139,11 +175,16 @@ def open_scenes(
   builder = scenes.open_builder(data_dir, difficulty)
   config = builder.builder_config
   remedy = f"`{scenes.build_command(data_dir, config)}`"
-  return open_built(builder, split, f"scenes-{config.spec.name}", remedy)
+  name = f"scenes-{config.spec.name}"
+  return open_built(builder, split, name, remedy, room)
 
 
 def open_built(
-  builder: Any, split: str, name: str, remedy: str
+  builder: Any,
+  split: str,
+  name: str,
+  remedy: str,
+  room: images.Size | None = None,
 ) -> PromptSource:
   """Opens a split of a data set that a TFDS builder has built.
 
@@ -152,6 +193,7 @@ def open_built(
     split: one of its splits.
     name: for `Example.source`.
     remedy: the command that builds it.
+    room: see `PromptSource`.
 
   Raises:
     UserError: it has not been built, or has no such split.
@@ -172,7 +214,7 @@ def open_built(
     rows = builder.as_data_source(
       split, decoders={"image": tfds.decode.SkipDecoding()}
     )
-  return PromptSource(rows, name)
+  return PromptSource(rows, name, room)
 
 
 def open_data(
@@ -213,71 +255,6 @@ def first(
   if number < 0:
     raise errors.UserError(f"{field}={number}: must be >= 0; 0 is all")
   return First(source, number) if 0 < number < len(source) else source
-
-
-@dataclasses.dataclass(frozen=True)
-class BatchSampler:
-  """Which examples a step sees: a pure function of the step.
-
-  Epoch after epoch is laid end to end and cut into batches; each epoch is
-  another permutation. Joined in their order, the processes' parts are the
-  batch that a single process would see.
-
-  Attributes:
-    seed: decides the permutations.
-    batch_size: examples of a step, over all processes.
-    num_examples: examples of the data set.
-    process_index, process_count: this process, and how many there are.
-    shuffle: False gives every epoch in stored order, as evaluation wants it.
-  """
-
-  seed: int
-  batch_size: int
-  num_examples: int
-  process_index: int = 0
-  process_count: int = 1
-  shuffle: bool = True
-
-  def __post_init__(self):
-    if self.num_examples < 1 or self.batch_size < 1:
-      raise errors.UserError(
-        f"No batch of {self.batch_size} from {self.num_examples} examples:"
-        " both numbers must be positive."
-      )
-    if not 0 <= self.process_index < self.process_count:
-      raise errors.UserError(
-        f"Process {self.process_index} of {self.process_count}: indices"
-        " start at 0."
-      )
-    if self.batch_size % self.process_count:
-      raise errors.UserError(
-        f"batch_size = {self.batch_size} is no multiple of the"
-        f" {self.process_count} processes: change one of them."
-      )
-
-  @property
-  def steps_per_epoch(self) -> int:
-    """Steps that see every example at least once, from step 0 on."""
-    return -(-self.num_examples // self.batch_size)
-
-  def __call__(self, step: int) -> np.ndarray:
-    """The indices of this process's part of a step's batch: i64[local]."""
-    local = self.batch_size // self.process_count
-    first = step * self.batch_size + self.process_index * local
-    epochs, places = np.divmod(first + np.arange(local), self.num_examples)
-    if not self.shuffle:
-      return places
-    orders = {
-      epoch: _epoch_order(self.seed, int(epoch), self.num_examples)
-      for epoch in np.unique(epochs)
-    }
-    pairs = zip(epochs, places, strict=True)
-    return np.array([orders[epoch][place] for epoch, place in pairs], np.int64)
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, number: int) -> np.ndarray:
-  return np.random.default_rng([seed, epoch]).permutation(number)
 
 
 class BatchLoader(Generic[T]):

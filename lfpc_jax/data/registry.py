@@ -10,7 +10,7 @@ import os
 import types
 from typing import Any
 
-from lfpc_jax.data import loader, manual, option_order
+from lfpc_jax.data import images, loader, manual, option_order
 from lfpc_jax.data.examples import Example
 from lfpc_jax.data.sources import (
   chain_of_focus,
@@ -38,6 +38,9 @@ SOURCES = types.MappingProxyType(
     )
   }
 )
+
+# What to do about images larger than data.image_capacity.
+OVERSIZE = ("stop", "shrink")
 
 # Splits whose right option is always stored at the same place.
 _GIVEN_AWAY = frozenset({("vstar", "test")})
@@ -111,11 +114,14 @@ def _with_name(example: Example) -> Example:
 
 
 def open_source(
-  name: str, data_dir: str | os.PathLike[str], split: str
+  name: str,
+  data_dir: str | os.PathLike[str],
+  split: str,
+  room: images.Size | None = None,
 ) -> loader.PromptSource:
   """Opens a split of a data set that has been built.
 
-  Options keep their stored order.
+  Options keep their stored order. `room`: see `loader.PromptSource`.
 
   Raises:
     UserError: an unknown data set, one that has not been built, or a split
@@ -130,7 +136,7 @@ def open_source(
     f"`{manual.build_command(data_dir, name)} --dir=DIR`."
     f" {SOURCES[name].instructions}"
   )
-  return loader.open_built(builder, split, name, remedy)
+  return loader.open_built(builder, split, name, remedy, room)
 
 
 def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
@@ -141,12 +147,13 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
       `dir`, where data sets live; `difficulty`, of scenes; `option_order`,
       'stored', 'shuffled' by `option_seed`, or '' for the data set's own
       rule: V*Bench's own files are shuffled, as their right option is always
-      the first, and all others keep their order.
+      the first, and all others keep their order; `oversize`, one of
+      `OVERSIZE`, of images larger than `image_capacity`.
     split: of each data set; or one for each, joined by '+'.
 
   Raises:
     UserError: an unknown data set, one that has not been built, a split that
-      it has not, or an unknown order.
+      it has not, an unknown order, or another unknown word.
   """
   order, seed = data["option_order"], data["option_seed"]
   if order and order not in option_order.ORDERS:
@@ -154,6 +161,10 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
       f"data.option_order={order!r}: choose one of {option_order.ORDERS}, or"
       " leave it empty"
     )
+  oversize = data.get("oversize", "stop")
+  if oversize not in OVERSIZE:
+    raise UserError(f"data.oversize={oversize!r}: choose one of {OVERSIZE}")
+  room = tuple(data["image_capacity"]) if oversize == "shrink" else None
   names, splits = data["name"].split("+"), split.split("+")
   if len(splits) == 1:
     splits = splits * len(names)
@@ -165,9 +176,9 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
   opened = []
   for name, part in zip(names, splits):
     if name == "scenes":
-      source = loader.open_scenes(data["dir"], data["difficulty"], part)
+      source = loader.open_scenes(data["dir"], data["difficulty"], part, room)
     else:
-      source = open_source(name, data["dir"], part)
+      source = open_source(name, data["dir"], part, room)
     default = "shuffled" if (name, part) in _GIVEN_AWAY else "stored"
     opened.append(Arranged(source, order or default, seed))
   return opened[0] if len(opened) == 1 else Joined(opened)

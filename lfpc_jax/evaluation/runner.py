@@ -15,7 +15,7 @@ import numpy as np
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import parallel
 from lfpc_jax.data import batches as batches_lib
-from lfpc_jax.data import loader
+from lfpc_jax.data import fits, loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import buckets, likelihood, outcome
@@ -142,6 +142,20 @@ class Runner:
       buckets.read_images(examples),
       parallel.parts("prompt"),
     )
+
+  def check_room(self, examples: fits.Outlined) -> str:
+    """A line about images that are shrunk, or ''.
+
+    Raises:
+      UserError: an image or a prompt exceeds its capacity, so that the
+        evaluation could not end.
+    """
+    numbers, said = {0: range(len(examples))}, ""
+    for budget, agent in self._agents.items():
+      budgets = lambda step, ids, budget=budget: [budget] * len(ids)
+      found = fits.find(examples, agent.packer, numbers, budgets)
+      said = fits.settle([found])
+    return said
 
   def calls(self, batches: int) -> int:
     """Number of rollout calls for a number of batches."""

@@ -8,13 +8,15 @@ import time
 from typing import Any
 
 import numpy as np
+import rich
 import rich.console
+import rich.text
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax import files, metrics
+from lfpc_jax.data import fits, gap_file, loader
 from lfpc_jax.data import gap as gap_lib
-from lfpc_jax.data import gap_file, loader
 from lfpc_jax.data.gap_file import Selection
 from lfpc_jax.data.loader import PromptSource
 from lfpc_jax.errors import UserError
@@ -135,6 +137,8 @@ def select_into(
   }
   _check_free(path, about)
   examples = [source.words(i) for i in range(number)]
+  if shrunk := _check_room(agent, source, number, levels[-1]):
+    rich.print(rich.text.Text(shrunk))
   with files.locked(workdir), Journal(workdir / JOURNAL, about) as journal:
     config_lib.write_config(config, workdir, CONFIG)
     answer = _Policy(config, params, source, [e.id for e in examples], journal)
@@ -142,6 +146,13 @@ def select_into(
   selection = Selection(tuple(rows), about)
   gap_file.save(path, selection)
   return selection, journal.entries
+
+
+def _check_room(agent, source, number: int, budget: int) -> str:
+  """Refuses what would end the run later; says what is shrunk."""
+  packer, all_ = agent_lib.direct_packer(agent), {0: range(number)}
+  budgets = lambda step, ids: [budget] * len(ids)
+  return fits.settle([fits.find(source, packer, all_, budgets)])
 
 
 def _check_free(path: pathlib.Path, about: Mapping[str, Any]) -> None:

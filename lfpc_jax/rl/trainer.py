@@ -16,9 +16,10 @@ import optax
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import checkpoints, files, metrics, parallel
 from lfpc_jax import config as config_lib
-from lfpc_jax.data import batches, gap_file, loader
+from lfpc_jax.data import batches, fits, gap_file, loader
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data.examples import Example
+from lfpc_jax.data.sampler import BatchSampler
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
 from lfpc_jax.models.config import check_dtype
@@ -99,8 +100,11 @@ def _digest(params: Params) -> str:
   return params_digest(rest)
 
 
-# Another mesh needs others; nothing changes but rounding, and waves' draws.
-_SLICES = (
+# Another mesh, or more room for what does not fit, needs others; nothing
+# changes but rounding, and waves' draws.
+_SHAPES = (
+  "data.image_capacity",
+  "rollout.text_capacity",
   "rollout.waves",
   "rl.micro_batches",
   "rl.rollout_slices",
@@ -288,7 +292,7 @@ class Trainer:
         section: {
           name: value
           for name, value in fields.items()
-          if f"{section}.{name}" not in _SLICES
+          if f"{section}.{name}" not in _SHAPES
         }
         if isinstance(fields, dict)
         else fields
@@ -317,15 +321,26 @@ class Trainer:
         f"{now['data']}): give another --workdir"
       )
 
-  def _loop(self, state, start, steps, saved, extra, reference):
-    config = self.config
-    sampler = loader.BatchSampler(
-      config.seed,
-      config.rollout.prompts,
+  def _sampler(self) -> BatchSampler:
+    return BatchSampler(
+      self.config.seed,
+      self.config.rollout.prompts,
       len(self.source),
       self.share.index,
       self.share.count,
     )
+
+  def _check_room(self, sampler: BatchSampler, start: int) -> str:
+    """Refuses what would end the run later; says what is shrunk."""
+    steps = range(start, self.config.train.steps)
+    numbers = {step: sampler(step).tolist() for step in steps}
+    budgets = functools.partial(self.gap.budgets, share=self.share)
+    found = fits.find(self.source, self.agent.packer, numbers, budgets)
+    return fits.settle(parallel.gather([found]))
+
+  def _loop(self, state, start, steps, saved, extra, reference):
+    config, sampler = self.config, self._sampler()
+    shrunk = self._check_room(sampler, start)
     delayed = metrics.DelayedScalars()
     with (
       StopSignal() as stop,
@@ -340,6 +355,8 @@ class Trainer:
         transform=self.prepare,
       ) as ahead,
     ):
+      if shrunk:
+        progress.log(shrunk)
       # The writer, process 0's, has left the rows before a resume.
       resumes = start and jax.process_index() == 0
       known = metrics.read_metrics(self.workdir) if resumes else ()

@@ -112,6 +112,48 @@ def test_boxes_of_a_plain_image_stay():
   assert picture.map_boxes(()).shape == (0, 4)
 
 
+@pytest.mark.parametrize(
+  "size, room, expected",
+  [
+    ((80, 60), (40, 60), (40, 30)),
+    ((60, 80), (60, 60), (45, 60)),
+    ((61, 83), (61, 83), (61, 83)),  # has room
+    ((4000, 40), (400, 400), (400, 28)),  # not below a visual token
+    ((90, 60), (9, 9), (9, 9)),
+  ],
+)
+def test_a_large_image_is_shrunk_to_its_room(size, room, expected):
+  image = Image.fromarray(np.resize(_PIXELS, (*size, 3)))
+  picture = images.decode(_encode(image), room=room)
+  assert picture.pixels.shape == (*expected, 3)
+  assert picture.upright_size == size
+  assert images.fit(size, room) == expected
+  if size == expected:
+    assert picture.treatments == ()
+    return
+  assert picture.treatments == ("shrunk",)
+  wanted = image.resize(expected[::-1], Image.Resampling.BICUBIC)
+  np.testing.assert_array_equal(picture.pixels, np.asarray(wanted))
+
+
+def test_boxes_follow_a_shrunk_image_outward():
+  picture = images.decode(
+    _encode(np.resize(_PIXELS, (80, 60, 3))), room=(40, 90)
+  )
+  boxes = picture.map_boxes(np.array([[1, 1, 4, 5], [0, 0, 60, 80]]))
+  assert boxes.tolist() == [[0, 0, 2, 3], [0, 0, 30, 40]]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_turned_image_is_shrunk_upright(orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  data = _encode(np.resize(_PIXELS, (80, 40, 3)), exif=exif)
+  room = (50, 60)
+  picture = images.decode(data, room=room)
+  assert picture.pixels.shape[:2] == images.fit(images.read_size(data), room)
+
+
 def test_cmyk_by_its_formula():
   inks = _RNG.integers(0, 256, (30, 30, 4), np.uint8)
   data = _encode(Image.fromarray(inks, "CMYK"), "TIFF")

@@ -11,6 +11,7 @@ import pytest
 
 from lfpc_jax import errors
 from lfpc_jax.data import loader
+from lfpc_jax.data.sampler import BatchSampler
 
 
 def _row(index, image_bytes=None):
@@ -34,7 +35,7 @@ def _source(number=10):
 
 def _sampler(**changes):
   arguments = dict(seed=0, batch_size=4, num_examples=10)
-  return loader.BatchSampler(**{**arguments, **changes})
+  return BatchSampler(**{**arguments, **changes})
 
 
 def test_an_example_is_decoded_and_complete():
@@ -61,6 +62,31 @@ def test_the_words_of_an_example_have_no_image():
   example = _source().words(7)
   assert (example.id, example.answer) == ("row-7", "7")
   assert example.image.shape == (0, 0, 3)
+
+
+def test_a_large_image_is_shrunk_with_its_boxes_and_said_to_be():
+  row = {**_row(0), "boxes": [[2, 3, 10, 11]]}  # of 28 x 42 pixels
+  source = loader.PromptSource([row], "rows", room=(28, 28))
+  example = source[0]
+  assert example.image.shape[:2] == source.size(0) == (28, 28)
+  assert example.boxes.tolist() == [[1, 3, 7, 11]]
+  assert example.shrunk and source.words(0).shrunk
+  whole = loader.PromptSource([row], "rows", room=(28, 42))
+  assert not whole[0].shrunk and not whole.words(0).shrunk
+
+
+def test_a_row_is_read_once_for_its_words_and_its_size():
+  class Rows(list):
+    def __getitem__(self, index):
+      read.append(index)
+      return super().__getitem__(index)
+
+  read, rows = [], Rows([_row(0), _row(1)])
+  source = loader.PromptSource(rows, "rows")
+  for _ in range(2):
+    assert [source.size(k) for k in range(2)] == [(28, 42)] * 2
+    assert source.words(1).id == "row-1"
+  assert sorted(read) == [0, 1]
 
 
 def test_rows_of_one_image_share_its_pixels(monkeypatch):

@@ -224,6 +224,19 @@ def test_vstar_is_shuffled_unless_the_stored_order_is_asked_for(tmp_path):
   assert right == "The material of the glove is rubber."
 
 
+def test_larger_images_are_shrunk_by_flag(tmp_path):
+  root = _own(tmp_path / "raw", {"boxes": [[10, 10, 20, 20]]})  # of 40 x 60
+  manual.prepare(FOLDER, root, tmp_path / "data")
+  flags = dict(image_capacity=(40, 45))
+  assert _open(tmp_path / "data", **flags)[0].image.shape == (40, 60, 3)
+  flags["oversize"] = "shrink"
+  example = _open(tmp_path / "data", **flags)[0]
+  assert example.image.shape == (30, 45, 3) and example.shrunk
+  assert example.boxes.tolist() == [[7, 7, 15, 15]]
+  with pytest.raises(UserError, match=r"data.oversize='crop': choose"):
+    _open(tmp_path / "data", oversize="crop")
+
+
 def test_data_sets_are_joined_one_after_the_other(tmp_path):
   data = tmp_path / "data"
   manual.prepare(FOLDER, _own(tmp_path / "raw", {}, {}), data)

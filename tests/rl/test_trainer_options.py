@@ -169,3 +169,37 @@ def test_the_loop_logs_alarms_and_warns(small, tmp_path, monkeypatch, capsys):
   assert printed.count("warning at step") == 1
   assert "warning at step 3: only 0.0% of the rollouts crop" in printed
   assert "--config.gap.tokens" in printed
+
+
+@pytest.mark.parametrize(
+  "change", ["data.image_capacity=128,120", "rollout.text_capacity=2"]
+)
+def test_what_has_no_room_ends_a_run_before_its_first_step(
+  small, tmp_path, monkeypatch, change
+):
+  trainer = Trainer(small(change), tmp_path)
+  monkeypatch.setattr(trainer, "train_step", None)
+  monkeypatch.setattr(loader.images, "decode", None)
+  field, _, _ = change.partition("=")
+  with pytest.raises(UserError, match=rf"{field}.*; 8 of 8 examples have no"):
+    trainer.run()
+
+
+def test_a_run_goes_on_with_more_room(small, tmp_path, monkeypatch):
+  _run(Trainer(small("train.steps=2"), tmp_path), monkeypatch, 1)
+  more = ("data.image_capacity=256,130", "rollout.text_capacity=50")
+  _run(Trainer(small("train.steps=2", *more), tmp_path), monkeypatch, 2)
+  assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1]
+
+
+def test_images_that_are_shrunk_are_said(small, tmp_path, monkeypatch, capsys):
+  shrink = ("data.oversize=shrink", "data.image_capacity=64,100")
+  trainer = Trainer(small(*shrink), tmp_path)
+  _run(trainer, monkeypatch, 1)
+  assert "8 of 8 images are larger than data.image" in capsys.readouterr().out
+  assert trainer.source[0].image.shape == (64, 64, 3)
+  # Another room makes other pixels, and so other data.
+  _run(trainer, monkeypatch, 2)
+  other = Trainer(small(*shrink, "data.image_capacity=64,64"), tmp_path)
+  with pytest.raises(UserError, match="on other data"):
+    other.run()
