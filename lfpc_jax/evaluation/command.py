@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 import rich.console
 
+import lfpc_jax
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax import files, metrics, parallel
@@ -56,11 +58,23 @@ def manifest(
     "parameters": digest,
     "questions": questions,
     "config": settings,
+    "code": code_digest(),
     "python": platform.python_version(),
-    "versions": {p: importlib.metadata.version(p) for p in _PACKAGES},
+    "versions": {"lfpc_jax": lfpc_jax.__version__}
+    | {p: importlib.metadata.version(p) for p in _PACKAGES},
     "device": jax.devices()[0].device_kind,
     "matmul_precision": str(jax.config.jax_default_matmul_precision),
   }
+
+
+def code_digest() -> str:
+  """Digits that change with any line of this package."""
+  root = pathlib.Path(lfpc_jax.__file__).parent
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob("*.py")):
+    digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+    digest.update(path.read_bytes() + b"\0")
+  return digest.hexdigest()[:12]
 
 
 def evaluate_into(
@@ -72,7 +86,9 @@ def evaluate_into(
 ) -> None:
   """Evaluates a policy into a folder, unless it is there already.
 
-  A run that was killed goes on from its journal in the folder.
+  A run that was killed goes on from its journal in the folder. What has ended
+  counts as there if the code alone has changed since; its manifest says which
+  code it was.
 
   Raises:
     UserError: the journal is of another evaluation.
@@ -85,7 +101,8 @@ def evaluate_into(
   done = folder / "evaluation.json"
   if done.exists():
     stored = _read(done)
-    if all(stored.get(key) == value for key, value in wanted.items()):
+    settings = [name for name in wanted if name != "code"]
+    if all(stored.get(name) == wanted[name] for name in settings):
       if parallel.is_first():  # a kill may have come between the two
         (folder / JOURNAL).unlink(missing_ok=True)
       return
@@ -121,7 +138,10 @@ def _evaluate(runner, name, params, examples, journal) -> Evaluation:
     if journal:
       journal.add(entries.pack(entry))
 
+  shrunk = runner.check_room(examples)
   with metrics.Progress(f"evaluate {name}", total, start=start) as progress:
+    if shrunk:
+      progress.log(shrunk)
     return runner.run(
       name, params, examples, progress.update, parts, known, keep
     )
@@ -142,9 +162,11 @@ def load_results(folder: pathlib.Path):
   """(rows, results, records) of a folder that `evaluate_into` filled."""
   content = json.loads((folder / "evaluation.json").read_text())
   rows = items_lib.load_items(folder / "items.jsonl")
-  times = content["seconds_per_question"]
-  seconds = {int(budget): time for budget, time in times.items()}
-  results = summary.summarise(content["policy"], rows, seconds)
+  times = [
+    {int(budget): time for budget, time in content.get(name, {}).items()}
+    for name in ("seconds_per_question", "compile_seconds")
+  ]
+  results = summary.summarise(content["policy"], rows, *times)
   return rows, results, load_records(folder / "records.jsonl")
 
 

@@ -19,7 +19,9 @@ from lfpc_jax.report import results as results_lib
 from lfpc_jax.report.records import RolloutRecord
 from lfpc_jax.report.tables import Column, ResultTable
 
-_SECTIONS = ("policy", "data", "rollout", "eval")  # that can change a score
+# What can change a score: sections of a config, and what else is noted.
+_SECTIONS = ("policy", "data", "rollout", "eval")
+_AROUND = ("code", "python", "versions", "device", "matmul_precision")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,12 +224,16 @@ def category_difference_table(found: Sequence[Evaluated]) -> ResultTable:
 
 def differing_settings(first: Evaluated, other: Evaluated) -> list[str]:
   """Fields, of those that can change a score, that the two do not share."""
-  kept = (
-    {name: one.manifest["config"].get(name, {}) for name in _SECTIONS}
-    for one in (first, other)
-  )
-  changes = config_lib.diff(*kept)
+  changes = config_lib.diff(*map(_settings, (first, other)))
   return [x for x in changes if not x.startswith("policy.checkpoint:")]
+
+
+def _settings(one: Evaluated) -> dict[str, Any]:
+  config = one.manifest["config"]
+  found = {name: config.get(name, {}) for name in _SECTIONS}
+  # The rest of the gap is what the policy was trained with.
+  found["gap"] = {"min_tokens": config.get("gap", {}).get("min_tokens")}
+  return found | {name: one.manifest.get(name) for name in _AROUND}
 
 
 def tables(found: Sequence[Evaluated]) -> list[ResultTable]:

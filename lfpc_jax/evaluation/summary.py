@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 
 from lfpc_jax import statistics
@@ -40,10 +40,15 @@ def _negated(estimate: Estimate | None) -> Estimate | None:
   return Estimate(-mean, -high, -low, count)
 
 
+def _exact(value: float | None, count: int) -> Estimate | None:
+  return None if value is None else Estimate(value, value, value, count)
+
+
 def summarise(
   policy: str,
   rows: Sequence[Item],
-  seconds: dict[int, float] | None = None,
+  seconds: Mapping[int, float] | None = None,
+  compile_seconds: Mapping[int, float] | None = None,
 ) -> list[PolicyResult]:
   """One result for each budget in the rows.
 
@@ -51,12 +56,14 @@ def summarise(
     policy: name for a reader.
     rows: of all probes and budgets of one policy.
     seconds: per question without probes, by budget, if measured.
+    compile_seconds: of all programs, by budget, if measured.
   """
   results = []
   for budget in dict.fromkeys(row.budget for row in rows):
     own = [r for r in rows if r.budget == budget and r.probe == "none"]
     callers = [r for r in own if r.crops + r.failed_calls]
-    time = (seconds or {}).get(budget)
+    time, extra = ((x or {}).get(budget) for x in (seconds, compile_seconds))
+    whole = None if None in (time, extra) else time + extra / len(own)
     results.append(
       PolicyResult(
         policy=policy,
@@ -69,7 +76,8 @@ def summarise(
         area=_mean(own, lambda r: r.area),
         noise_drop=_negated(probe_difference(rows, "noise", budget)),
         truth_gain=probe_difference(rows, "truth", budget),
-        seconds=time and Estimate(time, time, time, len(own)),
+        seconds=_exact(time, len(own)),
+        seconds_compiling=_exact(whole, len(own)),
       )
     )
   return results

@@ -5,6 +5,7 @@ import json
 import jax.numpy as jnp
 import pytest
 
+import lfpc_jax
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, probe_results, runner
 from lfpc_jax.evaluation.items import load_items
@@ -35,6 +36,34 @@ def test_a_run_that_has_trained_on_is_evaluated_again(tmp_path):
     assert len(asked) == 2 * once
     command.evaluate(config, tmp_path, "")
   assert read == ["run", "run", "run", "start"]
+
+
+def test_the_manifest_names_code_and_versions(tmp_path, monkeypatch):
+  made = made_up.config("eval.probes=()")
+  with made_up.policy() as (asked, _, _):
+    command.evaluate(made, tmp_path, "")
+    once = len(asked)
+    known = json.loads((tmp_path / "evaluation.json").read_text())
+    assert known["code"] == command.code_digest()
+    assert known["versions"]["lfpc_jax"] == lfpc_jax.__version__
+    # What has ended stays, and says which code it was.
+    monkeypatch.setattr(command, "code_digest", lambda: "other")
+    command.evaluate(made, tmp_path, "")
+    assert len(asked) == once
+    assert json.loads((tmp_path / "evaluation.json").read_text()) == known
+
+
+def test_seconds_stand_with_and_without_compiling(evaluated):
+  path = evaluated[0] / "evaluation.json"
+  content = json.loads(path.read_text())
+  _, results, _ = command.load_results(evaluated[0])
+  for result in results:
+    plain = content["seconds_per_question"][str(result.budget)]
+    extra = content["compile_seconds"][str(result.budget)]
+    assert result.seconds.mean == plain > 0
+    whole = plain + extra / NUMBER
+    assert result.seconds_compiling.mean == pytest.approx(whole)
+  assert "with compiling" in (evaluated[0] / "report.html").read_text()
 
 
 def test_every_batch_runs_without_and_with_each_probe(evaluated):

@@ -145,6 +145,13 @@ def test_settings_that_differ_are_said(tmp_path, pair):
   notes = comparison.notes(comparison.load([pair[0], third]))
   assert len(notes) == 2 and "rollout.max_crops: 1 -> 2" in notes[1]
   assert "checkpoint" not in notes[1]
+  around = {"versions": {"jax": "9"}, "code": "12ab", "device": "TPU v9"}
+  around["config"] = _CONFIG | {"gap": {"min_tokens": 9, "tokens": 16}}
+  fourth = made_up.write_evaluation(tmp_path / "d", "d", _rows(2), **around)
+  (_, note) = comparison.notes(comparison.load([pair[0], fourth]))
+  for change in ("versions", "code", "device", "gap.min_tokens"):
+    assert f"{change}: None" in note
+  assert "gap.tokens" not in note
   assert len(comparison.notes(comparison.load(pair))) == 1
 
 

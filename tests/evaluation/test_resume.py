@@ -144,6 +144,22 @@ def test_another_evaluation_does_not_go_on_from_it(tmp_path):
     command.evaluate(made_up.config(*CHANGES), tmp_path, "run")
 
 
+def test_another_code_does_not_go_on_from_it(tmp_path, monkeypatch):
+  _killed(tmp_path, CALLS)
+  monkeypatch.setattr(command, "code_digest", lambda: "other")
+  with _policy(), pytest.raises(UserError, match=r"code '?\w+'? -> '?other"):
+    command.evaluate(made_up.config(*CHANGES), tmp_path, "")
+
+
+def test_what_has_no_room_is_refused_before_anything_is_asked(tmp_path):
+  small = made_up.config(*CHANGES, "data.image_capacity=380,400")
+  with _policy() as (asked, _, _), pytest.raises(UserError) as raised:
+    command.evaluate(small, tmp_path, "")
+  assert "example q1: its image of 390 x 90" in str(raised.value)
+  assert "2 of 9 examples have no room" in str(raised.value)
+  assert asked == []
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_the_shipped_policy_answers_alike_at_any_capacity(
