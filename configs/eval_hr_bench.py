@@ -39,4 +39,5 @@ def get_config(variant: str = "4k") -> ml_collections.ConfigDict:
     option_order="stored",  # the four rotations are the benchmark's own
   )
   config.eval.update(split="test", items=0, batch=8)
+  config.eval.probes = ("noise", "blank", "other")  # there are no boxes
   return config

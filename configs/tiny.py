@@ -163,7 +163,8 @@ def _base() -> ml_collections.ConfigDict:
     items=512,  # questions; 0 for all
     batch=64,  # questions at one time
     budgets=(16, 324),  # visual tokens of the global view
-    probes=("truth", "noise", "blank", "other"),  # what replaces every crop
+    # What replaces every crop; 'truth' wants boxes.
+    probes=("truth", "noise", "blank", "other"),
     seed=0,  # of sampling and of the probes
     temperature=0.0,  # 0: greedy
     records=24,  # rollouts kept for the report
@@ -176,6 +177,9 @@ def _base() -> ml_collections.ConfigDict:
     key_variable="LFPC_JUDGE_KEY",  # environment variable with the key
     max_tokens=512,  # of a reply
     temperature=0.0,  # the judge's own
+    threads=8,  # requests at a time
+    timeout=60.0,  # seconds of one
+    attempts=5,  # tries of one, before its question is invalid
   )
   return config
 

@@ -6,6 +6,7 @@ import pytest
 
 from lfpc_jax import agent
 from lfpc_jax import config as config_lib
+from lfpc_jax.benchmarks.judge import JudgeConfig
 from lfpc_jax.data import gap, prompts, registry
 from lfpc_jax.errors import UserError
 from lfpc_jax.models.config import PUBLISHED, LoraConfig
@@ -41,6 +42,7 @@ def test_a_config_is_whole_and_its_parts_are_possible(stage, variant):
   rules = UpdateConfig(**config.rl)
   AlarmConfig(**config.alarms)
   LoraConfig(**config.policy.lora)
+  JudgeConfig(**config.eval.judge.to_dict() | {"url": "http://host/v1"})
   make_optimiser(config.optimizer)
   assert config.rollout.prompts % rules.micro_batches == 0
   assert config.rollout.group % rules.rollout_slices == 0
@@ -134,5 +136,7 @@ def test_a_benchmark_is_asked_as_stage_1_trains(benchmark, variant):
   assert config.data.name in registry.SOURCES
   assert config.eval["items"] == 0  # all
   assert config.eval.budgets == (1024, 16_384)
+  assert config.data.oversize == "stop"
+  assert ("truth" in config.eval.probes) == (benchmark == "vstar")  # boxes
   with pytest.raises(UserError, match="no variant '7b'"):
     _load(f"eval_{benchmark}", "7b")

@@ -138,7 +138,7 @@ def _evaluate(runner, name, params, examples, journal) -> Evaluation:
     if journal:
       journal.add(entries.pack(entry))
 
-  shrunk = runner.check_room(examples)
+  shrunk = runner.check(examples)
   with metrics.Progress(f"evaluate {name}", total, start=start) as progress:
     if shrunk:
       progress.log(shrunk)

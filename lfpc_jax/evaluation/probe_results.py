@@ -39,7 +39,8 @@ class ProbeResult:
     without: of the same questions without a probe.
     difference: the first minus the second, paired by question.
     left_out: questions that are not compared: under 'other', those with a
-      crop so large that no region of its size lies apart from the truth.
+      crop so large that no region of its size lies apart from the truth; under
+      'truth', those with a crop and no boxes.
   """
 
   policy: str
@@ -71,7 +72,7 @@ def probe_difference(
 def _measure(policy, rows, budget, probe) -> ProbeResult | None:
   own = [row for row in rows if row.budget == budget]
   under = {row.id: row for row in own if row.probe == probe}
-  left_out = {name for name, row in under.items() if row.apart is False}
+  left_out = {name for name, row in under.items() if _is_left_out(row)}
   pair = [
     {r.id: r.correct for r in own if r.probe == p and r.id not in left_out}
     for p in (probe, "none")
@@ -84,6 +85,13 @@ def _measure(policy, rows, budget, probe) -> ProbeResult | None:
   means = [statistics.group_means(x, units) for x in pair]
   difference = statistics.paired_difference(*means)
   return ProbeResult(policy, budget, probe, *shares, difference, len(left_out))
+
+
+def _is_left_out(row: Item) -> bool:
+  """Whether the probe could not replace the crop by what it stands for."""
+  if row.probe == "truth":
+    return row.crops > 0 and row.coverage is None
+  return row.apart is False
 
 
 def save(path: str | os.PathLike[str], results: Sequence[ProbeResult]) -> None:
@@ -140,14 +148,25 @@ def probe_table(
 
 
 def _left_out(results: Sequence[ProbeResult]) -> str:
-  """What is to be said of probe 'other', if it was run."""
-  if not any(result.probe == "other" for result in results):
-    return ""
-  text = " Another region: of the crop's size and apart from the ground truth."
-  most = max((result.left_out for result in results), default=0)
-  if not most:
-    return text
-  return text + (
-    f" Questions whose crop leaves no room for one are left out, at most "
-    f"{most:,} a cell."
-  )
+  """What is to be said of questions that cannot be compared."""
+  most = {
+    probe: max((r.left_out for r in results if r.probe == probe), default=0)
+    for probe in dict.fromkeys(r.probe for r in results)
+  }
+  text = ""
+  if "other" in most:
+    text += (
+      " Another region: of the crop's size and apart from the ground truth, "
+      "where one is known."
+    )
+  if most.get("other"):
+    text += (
+      " Questions whose crop leaves no room for one are left out, at most "
+      f"{most['other']:,} a cell."
+    )
+  if most.get("truth"):
+    text += (
+      " Ground-truth crop: questions without boxes are left out, at most "
+      f"{most['truth']:,} a cell."
+    )
+  return text

@@ -143,14 +143,23 @@ class Runner:
       parallel.parts("prompt"),
     )
 
-  def check_room(self, examples: fits.Outlined) -> str:
+  def check(self, examples: fits.Outlined) -> str:
     """A line about images that are shrunk, or ''.
 
     Raises:
       UserError: an image or a prompt exceeds its capacity, so that the
-        evaluation could not end.
+        evaluation could not end; or the truth is to be shown and there is
+        none.
     """
-    numbers, said = {0: range(len(examples))}, ""
+    every = range(len(examples))
+    boxed = any(len(examples.words(k).boxes) for k in every)
+    if Probe.TRUTH in self.probes and not boxed:
+      rest = [p.name.lower() for p in self.probes[1:] if p is not Probe.TRUTH]
+      raise UserError(
+        "eval.probes has 'truth', but no question has boxes: give "
+        f"--config.eval.probes={','.join(rest) or '()'}"
+      )
+    numbers, said = {0: every}, ""
     for budget, agent in self._agents.items():
       budgets = lambda step, ids, budget=budget: [budget] * len(ids)
       found = fits.find(examples, agent.packer, numbers, budgets)

@@ -6,10 +6,12 @@ import jax.numpy as jnp
 import pytest
 
 import lfpc_jax
+from lfpc_jax.data.loader import PromptSource
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, probe_results, runner
 from lfpc_jax.evaluation.items import load_items
 from lfpc_jax.rollout.probes import Probe
+from tests.data.sources import layouts
 from tests.evaluation import made_up
 from tests.evaluation.made_up import BATCH, BOX, BUDGETS, NUMBER
 
@@ -101,6 +103,24 @@ def test_the_differences_are_in_a_file_and_on_the_page(evaluated):
   assert content["config"]["eval"]["probes"] == [
     *("truth", "noise", "blank", "other")
   ]
+
+
+def test_the_truth_wants_boxes(tmp_path):
+  rows = [
+    dict(
+      id=f"q{k}",
+      image=layouts.image_bytes(k),
+      question="What digit is on the sign?",
+      answer="7",
+      category="all",
+    )
+    for k in range(2)
+  ]
+  says = "no question has boxes: give --config.eval.probes=noise,blank,other"
+  with made_up.policy(source=PromptSource(rows, "plain")) as (asked, _, _):
+    with pytest.raises(UserError, match=says):
+      command.evaluate(made_up.config(), tmp_path, "")
+    assert asked == []
 
 
 def test_an_unknown_probe_is_named_with_the_known_ones():

@@ -1,5 +1,6 @@
 """Paired differences under the probes, against cases worked by hand."""
 
+import dataclasses
 import math
 
 import pytest
@@ -148,6 +149,23 @@ def test_the_table_has_a_cell_for_each_probe_and_says_what_it_left_out():
   assert cells["b"][1:] == (None, None, None)
   assert "at most 1 a cell" in table.caption
   assert "| -50.0 [" in table.to_markdown()
+
+
+def test_without_boxes_there_is_no_truth_to_show():
+  bare = dict(coverage=None, iou=None)
+  rows = [
+    dataclasses.replace(row, **bare) if row.id == "q1" else row
+    for row in _rows()
+  ]
+  found = {r.probe: r for r in probe_results.measure("p", rows)}
+  assert found["truth"].left_out == 1 and found["noise"].left_out == 0
+  assert found["truth"].difference == pytest.approx(
+    (*_interval((0, 0, 1)), 3), rel=1e-3
+  )
+  caption = probe_results.probe_table(list(found.values())).caption
+  assert "questions without boxes are left out, at most 1 a cell" in caption
+  rows = [dataclasses.replace(row, **bare) for row in _rows()]
+  assert "truth" not in {r.probe for r in probe_results.measure("p", rows)}
 
 
 def test_the_papers_table_takes_the_same_differences():
