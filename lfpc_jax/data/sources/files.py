@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import json
 import os
@@ -42,7 +42,8 @@ def find_image(root: pathlib.Path, name: str, *folders: str) -> PathImage:
   Args:
     root: the data set's folder.
     name: relative to it; `file://` is dropped.
-    folders: tried next, in which the path may be as well.
+    folders: tried next, in which the path may be as well. An absolute path of
+      another machine is looked for from such a folder's name on.
 
   Raises:
     RowError: no such file, or one outside the root: by '..', as an absolute
@@ -50,9 +51,10 @@ def find_image(root: pathlib.Path, name: str, *folders: str) -> PathImage:
   """
   name = name.removeprefix("file://")
   outside = None
-  for folder in ("", *folders):
+  places = [os.path.join(folder, name) for folder in ("", *folders)]
+  for place in (*places, *_tails(name, folders)):
     try:
-      path = inside(root, os.path.join(folder, name))
+      path = inside(root, place)
       if path.is_file():
         return PathImage(path, path.stat().st_size)
     except RowError as error:
@@ -61,6 +63,14 @@ def find_image(root: pathlib.Path, name: str, *folders: str) -> PathImage:
     except (OSError, ValueError, RuntimeError) as error:
       raise RowError(f"the image's path {name[:80]!r}: {error}") from error
   raise outside or RowError(f"no image {name!r} below {root}")
+
+
+def _tails(name: str, folders: Sequence[str]) -> Iterator[str]:
+  """What an absolute path says from a folder's name on, the longest first."""
+  parts = pathlib.PurePosixPath(name).parts if name.startswith("/") else ()
+  for k, part in enumerate(parts):
+    if part in folders:
+      yield "/".join(parts[k:])
 
 
 def inside(root: pathlib.Path, name: str) -> pathlib.Path:

@@ -39,6 +39,20 @@ def test_an_absolute_path_below_the_root(root):
   assert image.read() == layouts.image_bytes(1)
 
 
+def test_an_absolute_path_of_another_machine(root):
+  (root / "images" / "sub").mkdir(exist_ok=True)
+  (root / "images" / "sub" / "far.png").write_bytes(b"far")
+  name = "/home/images/somebody/images/sub/far.png"
+  assert files.find_image(root, name, "images").read() == b"far"
+  for name in (
+    "/home/images/../images/../../out.png",
+    "/home/somebody/sub/far.png",
+    "/images",
+  ):
+    with pytest.raises(RowError, match="leads out"):
+      files.find_image(root, name, "images")
+
+
 @pytest.mark.parametrize("prefix", ["", "file://"])
 @pytest.mark.parametrize("way", ["../out.png", "images/../../out.png", "{}"])
 def test_a_path_out_of_the_root_is_refused(root, tmp_path, prefix, way):

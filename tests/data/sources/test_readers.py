@@ -487,7 +487,14 @@ def _cof_row(image="./images/1.jpg", **changes):
 
 
 @pytest.mark.parametrize(
-  "image", ["./images/1.jpg", "file://images/1.jpg", "1.jpg", "file://1.jpg"]
+  "image",
+  [
+    "./images/1.jpg",
+    "file://images/1.jpg",
+    "1.jpg",
+    "file://1.jpg",
+    "file:///home/somebody/data/images/1.jpg",
+  ],
 )
 def test_chain_of_focus(tmp_path, image):
   layouts.write_image(tmp_path / "images/1.jpg", 6)
