@@ -35,7 +35,8 @@ def _base() -> ml_collections.ConfigDict:
     frozen_dtype="float32",  # of other parts: bfloat16 halves their memory
     remat="none",  # 'layer' keeps one activation per layer
     logit_chunk=0,  # tokens' worth of logits at one time; 0: all
-    attention_chunk=256,  # queries whose scores exist at one time
+    attention="auto",  # 'xla', 'splash' (TPU), 'cudnn' (GPU); models/fused.py
+    attention_chunk=256,  # of 'xla': queries whose scores exist at one time
   )
   # Low-rank adapters on the decoder. If there are any, they alone are trained.
   config.policy.lora = dict(

@@ -138,7 +138,7 @@ def make_agent(
     UserError: something in the config or the directory is wrong.
   """
   directory = find_model(config["policy"]["path"])
-  fields = ("dtype", "remat", "logit_chunk", "attention_chunk")
+  fields = ("dtype", "remat", "logit_chunk", "attention", "attention_chunk")
   policy = dataclasses.replace(
     sizes or published_config.load_config(directory),
     **{name: config["policy"][name] for name in fields},

@@ -80,6 +80,7 @@ def check_dtype(field: str, dtype: str) -> str:
   return dtype
 
 
+ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
 
@@ -142,7 +143,8 @@ class PolicyConfig:
   dtype: str = "float32"
   remat: str = "layer"  # 'none' keeps all activations, 'layer' one per layer
   logit_chunk: int = 1024  # tokens' worth of logits at one time; 0: all
-  attention_chunk: int = 1024  # queries whose scores exist at one time
+  attention: str = "auto"  # one of `ATTENTIONS`, see models/fused.py
+  attention_chunk: int = 1024  # of XLA: queries whose scores exist at one time
   lora: LoraConfig = LoraConfig()
 
   def __post_init__(self) -> None:
@@ -162,6 +164,16 @@ class PolicyConfig:
         raise UserError(f"policy config: {name} is {rest}, must be 0")
     if self.remat not in ("none", "layer"):
       raise UserError(f"policy config: remat={self.remat!r}: 'none' or 'layer'")
+    if self.attention not in ATTENTIONS:
+      raise UserError(
+        f"policy.attention={self.attention!r}: choose one of "
+        f"{', '.join(ATTENTIONS)}"
+      )
+    if self.attention == "cudnn" and self.dtype != "bfloat16":
+      raise UserError(
+        f"policy.attention='cudnn' computes in bfloat16, and policy.dtype is "
+        f"{self.dtype}: set --config.policy.dtype=bfloat16, or another kernel"
+      )
     if self.lora.rank > text.width:
       raise UserError(
         f"policy.lora.rank={self.lora.rank} is above the decoder's width "

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lfpc_jax import parallel
-from lfpc_jax.models import attention, lora, rotary
+from lfpc_jax.models import attention, fused, lora, rotary
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.layers import dense, rms_norm, swiglu
 from lfpc_jax.models.parameters import Params
@@ -91,10 +91,16 @@ def prefill(
   angles = rotary.text_angles(config.text, positions)
   slot = jnp.arange(x.shape[1])
   mask = (slot[:, None] >= slot[None])[None]
+  kernel = fused.chosen(config)
+
+  def mix(q, k, v):
+    if kernel == "xla":
+      return attention.attend(q, k, v, mask, config.attention_chunk)[0]
+    return fused.causal(kernel, q, k, v)
 
   def step(x, layer):
     q, k, v = project(config, layer, x, angles)
-    mixed, _ = attention.attend(q, k, v, mask, config.attention_chunk)
+    mixed = mix(q, k, v)
     return finish(config, layer, x, mixed), (_heads_first(k), _heads_first(v))
 
   x = x.astype(config.dtype)
@@ -166,13 +172,16 @@ def extend(
   angles = rotary.text_angles(config.text, positions)
   x = x.astype(config.dtype)
   shared = (lora.adapt(config, params), prefix.k, prefix.v)
+  kernel = fused.chosen(config)
 
   def whole(x, layer):
     layer, *before = layer
     q, k, v = project(config, layer, x, angles)
-    mixed = suffix_attention(
-      config, q, k, v, slots, *map(_heads_first, before), prefix.length
-    )
+    before = (*map(_heads_first, before), prefix.length)
+    if kernel == "xla":
+      mixed = suffix_attention(config, q, k, v, slots, *before)
+    else:
+      mixed = fused.grouped(kernel, q, k, v, *before)
     return finish(config, layer, x, mixed), None
 
   def cached(carry, layer):

@@ -16,7 +16,7 @@ import numpy as np
 
 from lfpc_jax import parallel
 from lfpc_jax.image.views import View
-from lfpc_jax.models import attention, rotary
+from lfpc_jax.models import attention, fused, rotary
 from lfpc_jax.models.config import PolicyConfig, VisionConfig
 from lfpc_jax.models.layers import dense, rms_norm, swiglu
 from lfpc_jax.models.parameters import Params
@@ -109,7 +109,7 @@ def _window_attention(q, k, v, window, block, chunk):
   return out.reshape(batch, -1, *out.shape[3:])[:, :length]
 
 
-def _block(config, chunk, x, params, full, angles, window):
+def _block(config, kernel, chunk, x, params, full, angles, window):
   """One pre-norm block over patches x[B, N*4, width]."""
   block = config.window**2 * config.merge_size**2
   qkv = dense(params["qkv"], rms_norm(params["norm1"], x))
@@ -117,10 +117,14 @@ def _block(config, chunk, x, params, full, angles, window):
   q, k = rotary.rotate(q, angles), rotary.rotate(k, angles)
 
   def global_attention(q, k, v):
+    if kernel != "xla":
+      return fused.full(kernel, q, k, v, window >= 0)
     # One row for all queries: what padding reads has no meaning anyway.
     return attention.attend(q, k, v, (window >= 0)[:, None], chunk)[0]
 
   def local_attention(q, k, v):
+    if kernel == "splash":
+      return fused.windows(q, k, v, window, block)
     # Blocks and views become one axis, of which the views' parts are none.
     part = parallel.per_shard(
       lambda *args: _window_attention(*args, block, chunk),
@@ -170,10 +174,11 @@ def encode_views(config: PolicyConfig, params: Params, view: View) -> jax.Array:
   angles = angles.reshape(batch, capacity * unit, -1)
   window = jnp.repeat(window, unit, axis=1)
 
+  kernel, chunk = fused.chosen(config), config.attention_chunk
+
   def step(x, layer):
-    block, full = layer
-    chunk = config.attention_chunk
-    return _block(vision, chunk, x, block, full, angles, window), None
+    x = _block(vision, kernel, chunk, x, *layer, angles, window)
+    return x, None
 
   if config.remat == "layer":
     step = jax.checkpoint(step)

@@ -346,6 +346,14 @@ def parts(axis: str, rollout: bool = False) -> int:
   return math.prod(active.mesh.shape[a] for a in rules[axis])
 
 
+def platform() -> str:
+  """'cpu', 'gpu' or 'tpu': what programs are compiled for."""
+  mesh = current_mesh()
+  if mesh is None:
+    return jax.default_backend()
+  return mesh.devices.flat[0].platform
+
+
 def _check_name(name: str, rules: Rules) -> None:
   if name in rules:
     return

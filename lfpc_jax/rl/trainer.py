@@ -109,6 +109,7 @@ _SHAPES = (
   "rl.micro_batches",
   "rl.rollout_slices",
   "policy.logit_chunk",
+  "policy.attention",
   "policy.attention_chunk",
   "policy.remat",
 )

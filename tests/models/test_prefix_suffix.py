@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,6 +67,18 @@ def test_grouped_forward_and_gradients_are_those_of_flat_copies(setup, whole):
   worst = max(errors, key=errors.get)
   print(f"gradients: largest relative error {errors[worst]:.1e}, {worst}")
   assert errors[worst] < 1e-3, worst
+
+
+def test_a_fused_kernel_has_the_same_logits_and_gradients(setup, batch, whole):
+  config, params, _, _, groups = setup
+  config = dataclasses.replace(config, attention="splash")
+  scores, gradients = batches.loss_gradients(config, params, batch)
+  for p, group in enumerate(groups):
+    for g, suffix in enumerate(group):
+      ours, plain = (x[p, g, : len(suffix)] for x in (scores, whole[0]))
+      assert oracle.relative_error(ours, plain) < 1e-5
+  errors = jax.tree.map(oracle.relative_error, gradients, whole[1])
+  assert max(jax.tree.leaves(errors)) < 1e-4
 
 
 def test_padding_of_any_length_and_content_changes_nothing(setup, whole):
