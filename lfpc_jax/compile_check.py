@@ -8,6 +8,13 @@ Prints for each program whether it fits a device's memory, what needs how
 much, the operations by formula, the least time that compute, memory and
 network allow, and the collectives. Exit status 2: something does not fit.
 
+--propose finds the smallest slice of the generation, and the mesh, waves and
+micro-batches, that a step of training needs, by formula and in seconds;
+--confirm compiles what it proposes, and looks on where the compiler refuses:
+
+  python -m lfpc_jax.compile_check --config=configs/stage1.py:7b --size=7b \
+    --topology=v5e --propose
+
 --size=7b takes a published policy's sizes instead of those of
 config.policy.path, so that nothing has to be downloaded.
 """
@@ -25,22 +32,34 @@ _TOPOLOGY = flags.DEFINE_string(
 _SLICES = flags.DEFINE_integer("slices", 1, "How many such slices.")
 _SIZE = flags.DEFINE_string("size", "", "A published size: 3b, 7b, 32b, 72b.")
 _ONLY = flags.DEFINE_string("only", "", "How the program's name begins.")
+_PROPOSE = flags.DEFINE_bool(
+  "propose", False, "Find the smallest slice of the generation that fits."
+)
+_CONFIRM = flags.DEFINE_bool(
+  "confirm", False, "Compile what --propose finds; takes minutes."
+)
 _DUMP = flags.DEFINE_string("dump", None, "Folder for the programs' text.")
 
 
 def run(config, workdir: str | None) -> None:
   """Compiles, prints."""
   del workdir
-  from lfpc_jax.ahead import command
+  from lfpc_jax.ahead import command, proposing
+  from lfpc_jax.errors import UserError
 
-  fits = command.run(
-    config,
-    _TOPOLOGY.value,
-    _SLICES.value,
-    _SIZE.value,
-    _DUMP.value,
-    _ONLY.value,
-  )
+  if _CONFIRM.value and not _PROPOSE.value:
+    raise UserError("--confirm compiles what --propose finds: give both")
+  if _PROPOSE.value:
+    fits = proposing.run(config, _TOPOLOGY.value, _SIZE.value, _CONFIRM.value)
+  else:
+    fits = command.run(
+      config,
+      _TOPOLOGY.value,
+      _SLICES.value,
+      _SIZE.value,
+      _DUMP.value,
+      _ONLY.value,
+    )
   if not fits:
     sys.exit(2)
 

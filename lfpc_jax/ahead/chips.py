@@ -25,6 +25,7 @@ class Chip:
     links: of the interconnect, bytes a second over all links.
     dimensions: of a topology.
     accelerator: what the runtime calls a slice of it.
+    devices: of a chip, as the runtime counts them.
   """
 
   flops: float
@@ -33,6 +34,7 @@ class Chip:
   links: float
   dimensions: int
   accelerator: str
+  devices: int = 1
 
 
 GENERATIONS = {
@@ -40,8 +42,10 @@ GENERATIONS = {
   "v5e": Chip(197e12, 15.75 * 2**30, 819e9, 200e9, 2, "v5litepod-4"),
   "v5p": Chip(459e12, 95 * 2**30, 2765e9, 600e9, 3, "v5p-8"),
   "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9, 2, "v6e-4"),
-  "tpu7x": Chip(2307e12, 192 * 2**30, 7380e9, 1200e9, 3, "tpu7x-8"),
+  "tpu7x": Chip(2307e12, 192 * 2**30, 7380e9, 1200e9, 3, "tpu7x-8", 2),
 }
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,48 @@ class Topology:
   name: str
   chip: Chip
   devices: list[jax.Device]
+
+
+def device_of(generation: str, share: float | None = None) -> Chip:
+  """The figures of one device.
+
+  Args:
+    generation: one of `GENERATIONS`.
+    share: of a chip that a device is; None: as the runtime counts them.
+
+  Raises:
+    UserError: there is no such generation.
+  """
+  chip = GENERATIONS.get(generation)
+  if chip is None:
+    raise UserError(
+      f"--topology={generation}: known are {', '.join(GENERATIONS)}"
+    )
+  share = 1 / chip.devices if share is None else share
+  return dataclasses.replace(
+    chip,
+    flops=chip.flops * share,
+    memory=chip.memory * share,
+    bandwidth=chip.bandwidth * share,
+    links=chip.links * share,
+  )
+
+
+def standard_slices(generation: str) -> list[tuple[str, int]]:
+  """The slices of a generation that can be rented, with their devices.
+
+  Raises:
+    UserError: there is no such generation.
+  """
+  chip = device_of(generation)
+  shapes = _FLAT if chip.dimensions == 2 else _DEEP
+  return [
+    (
+      f"{generation}:{shape}",
+      chip.devices * math.prod(map(int, shape.split("x"))),
+    )
+    for shape in shapes
+  ]
 
 
 def find(name: str, slices: int = 1) -> Topology:
@@ -101,17 +147,7 @@ def find(name: str, slices: int = 1) -> Topology:
     ) from error
   devices = list(found.devices)
   share = slices * math.prod(sizes) / len(devices)
-  return Topology(
-    name,
-    dataclasses.replace(
-      chip,
-      flops=chip.flops * share,
-      memory=chip.memory * share,
-      bandwidth=chip.bandwidth * share,
-      links=chip.links * share,
-    ),
-    devices,
-  )
+  return Topology(name, device_of(generation, share), devices)
 
 
 def _check_compiler() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -33,12 +34,26 @@ class Program:
     function: what `jax.jit` has made.
     arguments: ShapeDtypeStructs with shardings.
     work: by formula.
+    held: bytes on one device that training keeps beside the program's
+      arguments: moments, and a reference policy.
   """
 
   name: str
   function: Callable[..., Any]
   arguments: tuple[Any, ...]
   work: cost.Work
+  held: float = 0.0
+
+
+def on_device(tree: Any) -> float:
+  """Bytes of an argument's arrays on one device, padding left out."""
+  return float(
+    sum(
+      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+      for x in jax.tree.leaves(tree)
+      if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    )
+  )
 
 
 def batch_shapes(agent: Agent, prompts: int, visual: bool = False) -> Batch:
@@ -100,6 +115,7 @@ def training(
     _like(trajectory.length, jnp.bool_),
   )
   reference = state.params if learner.config.kl else None
+  held = on_device((state.opt_state, reference))
   places = jax.tree.map(lambda x: x.sharding, state)
   update = jax.jit(
     learner.update, donate_argnums=0, out_shardings=(places, None)
@@ -110,6 +126,7 @@ def training(
       jax.jit(rollout),
       arguments,
       cost.rollout(policy, agent.episodes, sizes, encodes=not frozen),
+      held,
     ),
     Program(
       "update",
@@ -119,7 +136,9 @@ def training(
     ),
   ]
   if frozen:
-    encode = functools.partial(encoding.encode_views, policy, capacity=capacity)
+    encode = functools.partial(
+      encoding.encode_views, policy, capacity=capacity, waves=waves
+    )
     plain = dataclasses.replace(batch, visual=None)
     found.insert(
       0,
@@ -128,6 +147,7 @@ def training(
         jax.jit(encode),
         (state.params, plain),
         cost.encode(policy, sizes),
+        held,
       ),
     )
   return found

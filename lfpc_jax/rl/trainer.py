@@ -202,8 +202,8 @@ class Trainer:
     """
     if "vision" not in lora.frozen_parts(params, self.config.policy.freeze):
       return None
-    policy, capacity = self.agent.policy, self.capacity
-    return encoding.encode_views(policy, params, batch, capacity)
+    policy, waves = self.agent.policy, self.config.rollout.waves
+    return encoding.encode_views(policy, params, batch, self.capacity, waves)
 
   def train_step(
     self, state: TrainState, prepared: Prepared, reference: Any = None

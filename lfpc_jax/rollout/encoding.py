@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lfpc_jax import parallel
+from lfpc_jax import parallel, slicing
 from lfpc_jax.image import views
 from lfpc_jax.image.views import View
 from lfpc_jax.models import decoder, policy, vision
@@ -15,7 +15,11 @@ from lfpc_jax.rollout.types import Batch
 
 
 def encode_views(
-  config: PolicyConfig, params: Params, batch: Batch, capacity: int
+  config: PolicyConfig,
+  params: Params,
+  batch: Batch,
+  capacity: int,
+  waves: int = 1,
 ) -> jax.Array:
   """Renders and encodes the global views, [P, N, D].
 
@@ -26,7 +30,21 @@ def encode_views(
     params: its parameters; the tower alone is used.
     batch: the prompts.
     capacity: visual tokens of the largest global view, N.
+    waves: slices of the prompts that are encoded one after another, where the
+      patches of all at once are too much; each prompt has its own original.
   """
+  if waves > 1:
+    visual = jax.lax.map(
+      lambda index: encode_views(
+        config,
+        params,
+        jax.tree.map(lambda x: slicing.take(x, 0, waves, index), batch),
+        capacity,
+      ),
+      jnp.arange(waves),
+    )
+    visual = slicing.join(visual, 0)
+    return parallel.constrain(visual, ("prompt", "visual_token", "features"))
   share = len(batch.size) // len(batch.originals)
   height, width = batch.size[::share, 0], batch.size[::share, 1]
   zero = jnp.zeros_like(height)

@@ -63,3 +63,18 @@ def test_a_shared_original_gives_the_views_and_crops_of_its_copies(monkeypatch):
   views = np.asarray(shared[0])
   assert np.array_equal(views[0], views[1])
   assert not np.allclose(views[1], views[2])
+
+
+def test_views_in_waves_are_those_of_all_at_once(monkeypatch):
+  flat = lambda config, params, view: view.patches.mean(axis=2)
+  monkeypatch.setattr(encoding.vision, "encode_views", flat)
+  rng = np.random.default_rng(0)
+  batch = _batch(rng.integers(0, 256, (P, 90, 90, 3), np.uint8))
+
+  def encode(waves):
+    program = lambda batch: encoding.encode_views(
+      None, None, batch, VIEW, waves
+    )
+    return jax.jit(program, compiler_options=FAST)(batch)
+
+  np.testing.assert_array_equal(encode(2), encode(1))
