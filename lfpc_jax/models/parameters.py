@@ -9,6 +9,7 @@ asks for adapters, they are a part of their own, "lora".
 from __future__ import annotations
 
 from collections.abc import Mapping
+import functools
 import hashlib
 from typing import Any
 
@@ -246,6 +247,7 @@ def pinned(config: PolicyConfig, tree: Params, rollout: bool = False) -> Params:
   return parallel.constrain_tree(tree, axes, rollout)
 
 
+@functools.cache
 def count(config: PolicyConfig) -> int:
   """Number of parameters, without allocating them."""
   return sum(x.size for x in jax.tree.leaves(abstract(config)))

@@ -24,6 +24,7 @@ from PIL import Image
 from lfpc_jax import compare, evaluate, pretrain, select_gap, train
 from lfpc_jax import config as config_lib
 from lfpc_jax.ahead import command as ahead_command
+from lfpc_jax.ahead import proposing
 from lfpc_jax.asking import command as ask_command
 from lfpc_jax.asking import episode
 from lfpc_jax.data import check, manual, scenes
@@ -148,6 +149,15 @@ class Bench:
       ahead_command.run(config, topology, **more)
 
     fields = [f"--config={small_scenes.CONFIG}:smoke"]
+    return self._main(run, fields, workdir_needed=False, stored_as=None)
+
+  def propose(self, topology="v5e", *changes, **more):
+    """lfpc_jax.compile_check --propose."""
+
+    def run(config, workdir):
+      proposing.run(config, topology, **more)
+
+    fields = [f"--config={small_scenes.CONFIG}:smoke", *_flags(changes)]
     return self._main(run, fields, workdir_needed=False, stored_as=None)
 
   def build_data(self, *args, name="folder"):

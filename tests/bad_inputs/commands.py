@@ -98,6 +98,18 @@ FLAGS = rows(
       "--topology=v5x:2x2",
       "known are v",
     ),
+    "an unknown TPU to propose for": (
+      lambda at: at.propose("v5x:2x2"),
+      "--topology=v5x",
+      "known are v",
+    ),
+    "other axes to propose for": (
+      lambda at: at.propose(
+        "v5e", "mesh.axes=data,model", "mesh.rules=prompt=data"
+      ),
+      "('data', 'model')",
+      "the axes ('fsdp', 'tensor') alone",
+    ),
     "an unknown size": (
       lambda at: at.compile_check(size="8b"),
       "--size=8b",
@@ -201,6 +213,12 @@ CONFIGS = rows(
     "an unknown part": field("policy.freeze=tower", "['tower']"),
     "an unknown precision": field(
       "policy.dtype=float8", "policy.dtype='float8'", "choose one of"
+    ),
+    "an unknown kernel": field(
+      "policy.attention=flash", "policy.attention='flash'", "choose one of"
+    ),
+    "a kernel in float32": field(
+      "policy.attention=cudnn", "in bfloat16", "--config.policy.dtype=bfloat16"
     ),
     "a learning rate that is no number": field(
       "optimizer.learning_rate=nan", "optimizer.learning_rate=nan"
