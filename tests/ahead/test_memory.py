@@ -68,7 +68,7 @@ def test_the_estimate_of_a_small_step_is_near_the_compiler_s():
   about, step = _step(
     "configs/tiny.py:smoke",
     "",
-    "mesh.sizes=2,2",
+    "mesh.sizes=4,1",
     "rollout.prompts=64",
     "rollout.group=16",
     "rollout.max_response_tokens=1023",
@@ -80,6 +80,6 @@ def test_the_estimate_of_a_small_step_is_near_the_compiler_s():
   )
   topology = chips.find("v5e:2x2")
   for outcome, _ in checking.check(about, topology, only=search.PROGRAMS):
-    found = search.used(step, Layout(2, 2), outcome.program.name)
+    found = search.used(step, Layout(4, 1), outcome.program.name)
     print(outcome.program.name, found / GIB, outcome.used / GIB)
     assert 0.7 < found / outcome.used < 1.5
