@@ -136,21 +136,19 @@ def training(
     ),
   ]
   if frozen:
-    encode = functools.partial(
-      encoding.encode_views, policy, capacity=capacity, waves=waves
-    )
     plain = dataclasses.replace(batch, visual=None)
+    encoder = _encoder(policy, capacity, waves, (state.params, plain))
     found.insert(
-      0,
-      Program(
-        "encode",
-        jax.jit(encode),
-        (state.params, plain),
-        cost.encode(policy, sizes),
-        held,
-      ),
+      0, Program("encode", *encoder, cost.encode(policy, sizes), held)
     )
   return found
+
+
+def _encoder(policy, capacity, waves, arguments):
+  encode = functools.partial(
+    encoding.encode_views, policy, capacity=capacity, waves=waves
+  )
+  return jax.jit(encode), arguments
 
 
 def evaluation(agent: Agent, prompts: int) -> list[Program]:
