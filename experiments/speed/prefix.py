@@ -21,7 +21,6 @@ import numpy as np
 from experiments.speed import measure, problem
 from lfpc_jax import agent as agent_lib
 from lfpc_jax.rl import trainer
-from lfpc_jax.rl.types import Lesson
 from lfpc_jax.rollout import episode
 from lfpc_jax.rollout.types import Batch
 
@@ -74,15 +73,7 @@ def make(asked: problem.Problem, view: int, batch: Batch, shared: bool) -> Way:
   )
   trajectory = rollout()
   learner = trainer.make_learner(asked.config, agent, view)
-  advantages = np.random.default_rng(0).normal(
-    size=(rows, agent.episodes.group)
-  )
-  lesson = Lesson(
-    batch,
-    trajectory,
-    jnp.asarray(advantages, jnp.float32),
-    jnp.ones(advantages.shape, bool),
-  )
+  lesson = problem.lesson(batch, trajectory)
   trained, frozen = asked.params, {}
 
   def gradient(lesson):

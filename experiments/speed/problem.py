@@ -12,6 +12,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments import calling_policy
@@ -24,10 +25,13 @@ from lfpc_jax.data.tokenizer import Tokenizer
 from lfpc_jax.models.config import PolicyConfig, TextConfig, VisionConfig
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.pretraining import initial
+from lfpc_jax.rl.types import Lesson
 from lfpc_jax.rollout import episode
-from lfpc_jax.rollout.types import Batch
+from lfpc_jax.rollout.types import Batch, Trajectory
 
 TURN, VIEW, CROP = 24, 16, 16  # tokens of a turn, a view, a crop
+OBSERVATION = 32  # slots of a crop with the text around it
+SIDE = 512  # pixels of an original
 BOX = (10, 20, 80, 86)  # in the view's pixels
 _PIECES = 11  # of a call
 
@@ -100,19 +104,41 @@ class Problem(NamedTuple):
     )
 
 
+def turn(tokens: int, box: tuple[int, int, int, int]) -> tuple[str, ...]:
+  """The tokens of a turn that ends with the call of a box."""
+  return calling_policy.call(box, tokens - _PIECES)
+
+
+def write_policy(folder: pathlib.Path, size: str) -> pathlib.Path:
+  """The folder of a policy that calls the tool; written if it is not there."""
+  policy = folder / size
+  if not (policy / "config.json").exists():
+    calling_policy.write(policy, SIZES[size], turn(TURN, BOX))
+  return policy
+
+
 def settings(
-  folder: pathlib.Path, size: str, prompts: int, group: int, view: int
+  folder: pathlib.Path,
+  size: str,
+  prompts: int,
+  group: int,
+  view: int,
+  crops: int = 1,
+  side: int = SIDE,
 ) -> Any:
-  """The config, of a policy in `folder / size`."""
+  """The config, of a policy in `folder / size`; see `make`."""
   config = config_lib.load_config("configs/tiny.py:stage1")
   config.policy.path = str(folder / size)
   config.data.dir = str(folder / "data")
+  config.data.image_capacity = (side, side)
   config.gap.tokens = view
   config.rollout.update(
     prompts=prompts,
     group=group,
+    max_crops=crops,
+    max_turns=crops + 1,
     max_turn_tokens=TURN,
-    max_response_tokens=80,
+    max_response_tokens=TURN + (TURN + OBSERVATION) * crops,
     crop_max_tokens=CROP,
   )
   config.policy.freeze = ()  # as a PyTorch loop trains all
@@ -126,6 +152,8 @@ def make(
   group: int,
   view: int = VIEW,
   micro_batches: int = 1,
+  crops: int = 1,
+  side: int = SIDE,
 ) -> Problem:
   """Builds what is not there yet, and writes what the peers read.
 
@@ -137,22 +165,39 @@ def make(
     view: visual tokens of the global view; a call's box, which lies in it,
       stays as it is.
     micro_batches: of the update.
+    crops: of an episode, a turn before each and one after the last.
+    side: pixels of an original's side, a multiple of SIDE; each pixel of a
+      scene becomes a square.
   """
-  policy = folder / size
-  if not (policy / "config.json").exists():
-    turn = calling_policy.call(BOX, TURN - _PIECES)
-    calling_policy.write(policy, SIZES[size], turn)
-  config = settings(folder, size, prompts, group, view)
+  policy = write_policy(folder, size)
+  config = settings(folder, size, prompts, group, view, crops, side)
   config.rl.micro_batches = micro_batches
   config = config_lib.freeze(config)
   scenes_lib.prepare(config.data.dir, config.data.difficulty)
   source = loader.open_data(config.data, "train")
   agent = agent_lib.make_agent(config, view)
   params = agent_lib.committed(agent_lib.load_params(agent, ""))
-  examples = [source[k] for k in range(prompts)]
+  examples = [_enlarged(source[k], side // SIDE) for k in range(prompts)]
   problem = Problem(policy, config, agent, params, examples)
   _export(problem)
   return problem
+
+
+def _enlarged(example: Example, times: int) -> Example:
+  image = example.image.repeat(times, axis=0).repeat(times, axis=1)
+  return dataclasses.replace(example, image=image, boxes=example.boxes * times)
+
+
+def lesson(batch: Batch, trajectory: Trajectory) -> Lesson:
+  """The rollouts with random advantages; all of them enter the loss."""
+  rng = np.random.default_rng(0)
+  advantages = rng.normal(size=trajectory.length.shape).astype(np.float32)
+  return Lesson(
+    batch,
+    trajectory,
+    jnp.asarray(advantages),
+    jnp.ones(advantages.shape, bool),
+  )
 
 
 def _export(problem: Problem) -> None:
