@@ -2,6 +2,7 @@
 # make demo    train and evaluate a miniature policy, write a report
 # make test    the tests, less the slow ones
 # make lint    style and likely bugs
+# make bench-gpu  how fast a 3B policy is on this machine's GPU
 # make clean   remove the environment, runs and caches
 
 PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14 3; do \
@@ -10,7 +11,7 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14 3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint bench-gpu clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.setup
@@ -43,6 +44,11 @@ test: $(VENV)/.setup-dev
 lint: $(VENV)/.setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# XLA's own limit, three quarters of the memory, is too low for the update.
+bench-gpu: setup
+	XLA_PYTHON_CLIENT_MEM_FRACTION=0.92 \
+	  $(BIN)/python -m experiments.speed.gpu --workdir=runs/speed
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info \

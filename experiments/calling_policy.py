@@ -49,8 +49,17 @@ def _ids(tokenizer: Tokenizer, turn: Sequence[str]) -> list[int]:
   return [texts.index(name.encode()) for name in ("\n", *turn)]
 
 
-def _calling(params: Params, ids: list[int], width: int) -> Params:
-  """The parameters with the chain in embeddings and head."""
+def calling(
+  params: Params, tokenizer: Tokenizer, turn: Sequence[str]
+) -> Params:
+  """The parameters with the chain in embeddings and head.
+
+  Args:
+    params: a policy's, its head not tied.
+    tokenizer: of a policy that `write` has written.
+    turn: what `call` gives.
+  """
+  ids, width = _ids(tokenizer, turn), params["embedding"].shape[1]
   rng = np.random.default_rng(0)
   basis = np.linalg.qr(rng.normal(size=(width, width)))[0]
   embedding, head = (np.array(params[name]) for name in ("embedding", "head"))
@@ -78,6 +87,6 @@ def write(
   tokenizer = Tokenizer(text)
   config = sizes(tokenizer)
   params = parameters.initialise(config)
-  params = _calling(params, _ids(tokenizer, turn), config.text.width)
+  params = calling(params, tokenizer, turn)
   published.save(folder, config, params, source_directory=_SOURCE)
   (folder / "tokenizer.json").write_text(text)

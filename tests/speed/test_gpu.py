@@ -1,0 +1,35 @@
+"""The benchmark for a GPU runs whole, at a small size, where there is none."""
+
+import sys
+
+import jax
+
+from experiments.speed import gpu
+
+
+def test_the_small_size_gives_every_line(tmp_path):
+  found = {row[0]: row[1:] for row in gpu.rows(gpu.Bench(tmp_path, "small"))}
+  seconds = {name: row[0] for name, row in found.items()}
+  for name in (
+    "decoding 2 x 2, 24 tokens each",
+    "rollout, 4 x 2 in 2 waves",
+    "update in 2 x 1 slices",
+    "whole step",
+  ):
+    assert float(seconds[name]) > 0
+  assert "new tokens/s" in found["whole step"][1]
+  assert found["memory of an update"][1].endswith("GiB by formula")
+
+
+def test_memory_of_the_3b_fits_the_gpu_that_it_is_for():
+  size = gpu.sizes("3b", 0)
+  assert 40 < gpu.memory(size, slots=512) / 2**30 < 72
+
+
+def test_without_a_gpu_one_line_says_so(tmp_path, monkeypatch, capsys):
+  if jax.default_backend() == "gpu":
+    return
+  monkeypatch.setattr(sys, "argv", ["gpu", f"--workdir={tmp_path}"])
+  gpu.main()
+  said = capsys.readouterr().out
+  assert said.startswith("no GPU: ") and said.count("\n") == 1
