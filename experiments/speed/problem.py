@@ -32,6 +32,7 @@ from lfpc_jax.rollout.types import Batch, Trajectory
 TURN, VIEW, CROP = 24, 16, 16  # tokens of a turn, a view, a crop
 OBSERVATION = 32  # slots of a crop with the text around it
 SIDE = 512  # pixels of an original
+TEXT = 40  # slots of a prompt that are not visual
 BOX = (10, 20, 80, 86)  # in the view's pixels
 _PIECES = 11  # of a call
 
@@ -125,6 +126,7 @@ def settings(
   view: int,
   crops: int = 1,
   side: int = SIDE,
+  text: int = TEXT,
 ) -> Any:
   """The config, of a policy in `folder / size`; see `make`."""
   config = config_lib.load_config("configs/tiny.py:stage1")
@@ -137,6 +139,7 @@ def settings(
     group=group,
     max_crops=crops,
     max_turns=crops + 1,
+    text_capacity=text,
     max_turn_tokens=TURN,
     max_response_tokens=TURN + (TURN + OBSERVATION) * crops,
     crop_max_tokens=CROP,
@@ -154,6 +157,7 @@ def make(
   micro_batches: int = 1,
   crops: int = 1,
   side: int = SIDE,
+  text: int = TEXT,
 ) -> Problem:
   """Builds what is not there yet, and writes what the peers read.
 
@@ -168,9 +172,10 @@ def make(
     crops: of an episode, a turn before each and one after the last.
     side: pixels of an original's side, a multiple of SIDE; each pixel of a
       scene becomes a square.
+    text: slots of a prompt that are not visual.
   """
   policy = write_policy(folder, size)
-  config = settings(folder, size, prompts, group, view, crops, side)
+  config = settings(*(folder, size, prompts, group, view), crops, side, text)
   config.rl.micro_batches = micro_batches
   config = config_lib.freeze(config)
   scenes_lib.prepare(config.data.dir, config.data.difficulty)

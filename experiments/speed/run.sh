@@ -28,5 +28,6 @@ for program in rollout update; do
     --size=miniature --prompts=16 --group=16
 done
 $python -m experiments.speed.prefix --workdir="$out"
+$python -m experiments.speed.scaling --workdir="$out"
 $python -m experiments.speed.waste --set=data.dir="$out/data" \
   --set=rollout.prompts=8 --steps=11
