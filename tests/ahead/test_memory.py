@@ -5,9 +5,8 @@ import functools
 import pytest
 
 from lfpc_jax import config as config_lib
-from lfpc_jax.ahead import checking, chips, layouts, memory, search
+from lfpc_jax.ahead import checking, layouts, memory, search
 from lfpc_jax.ahead.layouts import Layout
-from tests.ahead.test_chips import needs_libtpu
 
 GIB = 2**30
 # The 7b's stage 1 on v5e:4x4 with plain XLA's attention; GiB on one device.
@@ -60,26 +59,3 @@ def test_a_kernel_needs_no_room_for_scores():
       search.used(step, layout, program) for step in (fused, _paper())
     )
     assert ours < plain or program == "rollout"
-
-
-@needs_libtpu
-@pytest.mark.slow
-def test_the_estimate_of_a_small_step_is_near_the_compiler_s():
-  about, step = _step(
-    "configs/tiny.py:smoke",
-    "",
-    "mesh.sizes=4,1",
-    "rollout.prompts=64",
-    "rollout.group=16",
-    "rollout.max_response_tokens=1023",
-    "rl.micro_batches=1",
-    "policy.remat=layer",
-    "policy.dtype=bfloat16",
-    "policy.attention=xla",
-    "policy.logit_chunk=256",
-  )
-  topology = chips.find("v5e:2x2")
-  for outcome, _ in checking.check(about, topology, only=search.PROGRAMS):
-    found = search.used(step, Layout(4, 1), outcome.program.name)
-    print(outcome.program.name, found / GIB, outcome.used / GIB)
-    assert 0.7 < found / outcome.used < 1.5
