@@ -156,6 +156,7 @@ def _base() -> ml_collections.ConfigDict:
     learned_accuracy=0.8,
   )
   config.checkpoint = dict(
+    dir="",  # where they lie, gs:// too; '': in checkpoints/ of --workdir
     every=10,  # steps from one to the next
     keep=2,  # the latest ones
   )

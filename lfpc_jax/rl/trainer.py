@@ -246,11 +246,11 @@ class Trainer:
       The last state, or None if a signal ended the run early.
     """
     config, steps = self.config, self.config.train.steps
-    directory = self.workdir / checkpoints.SUBFOLDER
-    every, keep = config.checkpoint.every, config.checkpoint.keep
+    when = config.checkpoint
+    directory = when.dir or self.workdir / checkpoints.SUBFOLDER
     with (
       files.locked(self.workdir, enabled=jax.process_index() == 0),
-      checkpoints.Checkpointer(directory, every, keep) as saved,
+      checkpoints.Checkpointer(directory, when.every, when.keep) as saved,
     ):
       state = self.initial_state()
       reference = state.params if self.rules.kl else None

@@ -119,6 +119,17 @@ def test_a_resumed_run_keeps_its_reference(small, tmp_path, monkeypatch):
   jax.tree.map(np.testing.assert_array_equal, reference, start.params)
 
 
+def test_checkpoints_may_lie_elsewhere(small, tmp_path, monkeypatch):
+  run, elsewhere = tmp_path / "run", tmp_path / "bucket"
+  where = f"checkpoint.dir={elsewhere}"
+  _run(Trainer(small(where, "train.steps=3"), run), monkeypatch, 3)
+  assert checkpoints.find_step(elsewhere).name == "3"
+  assert not (run / checkpoints.SUBFOLDER).exists()
+  longer = Trainer(small(where, "train.steps=4"), run)
+  state, _ = _captured(longer, monkeypatch)
+  assert int(state.step) == 3
+
+
 def test_without_the_kl_term_there_is_no_reference(
   small, tmp_path, monkeypatch
 ):
