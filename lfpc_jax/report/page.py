@@ -26,6 +26,15 @@ _SCRIPTS = (
     'page_browse.js'
 )  # fmt: skip
 
+_FIRST_CURVES = (
+  "reward",
+  "accuracy",
+  "tool_rate",
+  "box_coverage",
+  "box_iou",
+  "box_area",
+)
+
 
 def write_page(
   path: str | os.PathLike[str],
@@ -104,13 +113,25 @@ def _quality(
 
 
 def _group_curves(curves: Sequence[plots.Curve]) -> list[dict[str, Any]]:
-  """Collects the runs of each quantity, in the order of first appearance."""
+  """Collects the runs of each quantity, what is looked at most in front.
+
+  Alarms, zero most of the time, come last; others as they first appear.
+  """
   charts: dict[str, list[Mapping[str, Any]]] = {}
   for curve in curves:
     charts.setdefault(curve.quantity, []).append(
       {"run": curve.run, "steps": curve.steps, "values": curve.values}
     )
-  return [{"quantity": name, "runs": runs} for name, runs in charts.items()]
+
+  def place(name):
+    if name in _FIRST_CURVES:
+      return _FIRST_CURVES.index(name)
+    return len(_FIRST_CURVES) + name.startswith("alarm_")
+
+  return [
+    {"quantity": name, "runs": charts[name]}
+    for name in sorted(charts, key=place)
+  ]
 
 
 def _script_json(data: Any) -> markupsafe.Markup:

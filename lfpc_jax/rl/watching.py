@@ -144,8 +144,6 @@ class Watch:
   ) -> None:
     rows = metrics.read_metrics(self._workdir)
     curves = plots.curves_from_metrics({self._config.name: rows})
-    # Alarms are zero most of the time: they must not hide the others.
-    curves.sort(key=lambda curve: curve.quantity.startswith("alarm_"))
     page.write_page(
       path,
       f"{self._config.name}: step {step + 1} of {self._config.train.steps}",

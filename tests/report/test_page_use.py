@@ -382,30 +382,3 @@ def test_a_thousand_rollouts_are_quick(browser, tmp_path, rollouts):
   browser.painted()
   browser.painted()
   assert len(browser.evaluate(_ITEMS)) > 40
-
-
-def test_curves_are_drawn_for_every_quantity_and_tell_values(browser, path):
-  browser.open(path)
-  names = {curve.quantity for curve in samples.make_curves(2)}
-  charts = browser.evaluate(
-    "[...document.querySelectorAll('.chart')].map(async chart => {"
-    "chart.scrollIntoView(); await new Promise(requestAnimationFrame);"
-    "await new Promise(done => setTimeout(done, 30));"
-    "return [chart.querySelector('figcaption').textContent,"
-    "chart.querySelectorAll('path').length]; })"
-    ".reduce(async (all, one) => [...await all, await one], [])"
-  )
-  assert {name for name, _ in charts} == names
-  assert all(paths == 6 for _, paths in charts)  # three runs, raw and smooth
-  readout = browser.evaluate(
-    """(() => {
-      const chart = document.querySelector('.chart');
-      chart.scrollIntoView({block: 'center'});
-      const picture = chart.querySelector('svg');
-      const {left, top, width} = picture.getBoundingClientRect();
-      picture.dispatchEvent(new PointerEvent('pointermove', {
-        clientX: left + width / 2, clientY: top + 9, bubbles: true}));
-      return chart.querySelector('.readout').innerText;
-    })()"""
-  )
-  assert re.match(r"step (9|10|11)\b", readout)

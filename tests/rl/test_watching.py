@@ -104,6 +104,9 @@ def test_the_page_has_the_curves_so_far(seen):
   charts = _data(written[1][1])["curves"]
   named = {name for row in read_metrics(folder) for name in row} - {"step"}
   assert {chart["quantity"] for chart in charts} == named
+  names = [chart["quantity"] for chart in charts]
+  assert names[:3] == ["reward", "accuracy", "tool_rate"]
+  assert all(name.startswith("alarm_") for name in names[-3:])
   (run,) = charts[0]["runs"]
   assert run["steps"] == [0, 1]
 

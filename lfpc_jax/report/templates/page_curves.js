@@ -1,6 +1,6 @@
 // Learning curves: a small chart per quantity, drawn when it comes into view.
 
-const FRAME = {width: 320, height: 150, left: 34, right: 6, top: 8, bottom: 18};
+const FRAME = {width: 320, height: 150, left: 38, right: 6, top: 8, bottom: 18};
 
 // An exponential moving average, unbiased at its start.
 function smoothed(values, weight) {
