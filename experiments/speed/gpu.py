@@ -331,7 +331,8 @@ def rows(bench: Bench) -> Iterator[list[str]]:
   seconds, read = bench.decoding()
   name = f"decoding {size.decoding} x {size.group}, {size.turn} tokens each"
   yield [name, f"{seconds:.3g}", _share(read / seconds, rate, "GB/s", 1e9)]
-  state = bench.learner.init(bench.params, 0)
+  # Committed as what an update returns, or the next one would compile anew.
+  state = agent_lib.committed(bench.learner.init(bench.params, 0))
   bench.params = None  # the update gives them away
   state, _, _ = bench.step(state)  # compiles
   state, took, found = bench.step(state)
