@@ -32,17 +32,18 @@ class Outlined(Protocol):
 
 
 class Findings(NamedTuple):
-  """What `find` says; plain values, which processes can exchange.
+  """What `find` says, by examples' numbers; processes can exchange it.
 
   Attributes:
-    examples: how many there are.
+    seen: those that were looked at.
     shrunk: those whose image is smaller than published.
-    faults: what is wrong with those that have no room.
+    faults: (number, what is wrong) of those that have no room; the number is
+      -1 for one that could not be read.
   """
 
-  examples: int
-  shrunk: int
-  faults: Sequence[str]
+  seen: Sequence[int]
+  shrunk: Sequence[int]
+  faults: Sequence[tuple[int, str]]
 
 
 def outlines(source: Outlined, numbers: Iterable[int]) -> dict[int, Example]:
@@ -63,7 +64,7 @@ def find(
   steps: Mapping[int, Sequence[int]],
   budgets: Callable[[int, Sequence[str]], Sequence[int]],
 ) -> Findings:
-  """Which examples have no room.
+  """Which examples have no room; raises nothing, so that `settle` is reached.
 
   Args:
     source: the examples.
@@ -71,11 +72,14 @@ def find(
     steps: the numbers of each step's examples.
     budgets: of views, by a step and its examples' ids.
   """
-  known = outlines(source, itertools.chain(*steps.values()))
   asked: dict[tuple[int, int], None] = {}
-  for step, numbers in steps.items():
-    ids = [known[number].id for number in numbers]
-    asked |= dict.fromkeys(zip(numbers, budgets(step, ids), strict=True))
+  try:
+    known = outlines(source, itertools.chain(*steps.values()))
+    for step, numbers in steps.items():
+      ids = [known[number].id for number in numbers]
+      asked |= dict.fromkeys(zip(numbers, budgets(step, ids), strict=True))
+  except UserError as error:
+    return Findings([], [], [(-1, str(error))])
   faults: dict[int, str] = {}
   for number, budget in asked:
     try:
@@ -83,26 +87,27 @@ def find(
     except UserError as error:
       name, text = f"example {known[number].id}", str(error)
       faults.setdefault(number, text if name in text else f"{name}: {text}")
-  shrunk = sum(example.shrunk for example in known.values())
-  return Findings(len(known), shrunk, [faults[k] for k in sorted(faults)])
+  shrunk = [number for number, example in known.items() if example.shrunk]
+  return Findings(list(known), shrunk, sorted(faults.items()))
 
 
 def settle(found: Iterable[Sequence]) -> str:
   """A line about images that are shrunk, or ''.
 
   Args:
-    found: the findings of one process or of several.
+    found: the findings of one process or of several, which may have looked at
+      the same examples.
 
   Raises:
     UserError: an example has no room; it says how many have none.
   """
   parts = [Findings(*part) for part in found]
-  total = sum(part.examples for part in parts)
-  faults = [fault for part in parts for fault in part.faults]
+  total = len(set().union(*(part.seen for part in parts)))
+  faults = dict(fault for part in parts for fault in part.faults)
   if faults:
     more = f"; {len(faults)} of {total:,} examples have no room"
-    raise UserError(faults[0] + more * (len(faults) > 1))
-  shrunk = sum(part.shrunk for part in parts)
+    raise UserError(faults[min(faults)] + more * (len(faults) > 1))
+  shrunk = len(set().union(*(part.shrunk for part in parts)))
   if not shrunk:
     return ""
   return (

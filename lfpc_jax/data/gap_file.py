@@ -94,17 +94,17 @@ def data_identity(data: Mapping[str, Any], examples: int) -> dict[str, Any]:
     data: the config's data section.
     examples: number of examples of the split.
   """
-  found = {
+  # What is shrunk is shrunk to this room, which decides the pixels.
+  room = data["image_capacity"] if data.get("oversize") == "shrink" else None
+  return {
     "dataset": _dataset_name(data),
     "split": data["split"],
     "examples": examples,
     # The order of the options is part of what is asked.
     "option_order": data["option_order"],
     "option_seed": data["option_seed"],
+    "room": room and list(room),
   }
-  if data.get("oversize") == "shrink":  # to this room, which decides the pixels
-    found["room"] = list(data["image_capacity"])
-  return found
 
 
 def find(config: Mapping[str, Any]) -> pathlib.Path:

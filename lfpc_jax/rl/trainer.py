@@ -24,7 +24,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
 from lfpc_jax.models.config import check_dtype
 from lfpc_jax.models.parameters import Params, params_digest
-from lfpc_jax.rl import placement, precision, scoring
+from lfpc_jax.rl import placement, precision, same_run, scoring
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.skipped import SkippedSteps
@@ -98,21 +98,6 @@ def _digest(params: Params) -> str:
   """Of a policy less its adapters, whose draws depend on the device."""
   rest = {name: x for name, x in params.items() if name != lora.PART}
   return params_digest(rest)
-
-
-# Another mesh, or more room for what does not fit, needs others; nothing
-# changes but rounding, and waves' draws.
-_SHAPES = (
-  "data.image_capacity",
-  "rollout.text_capacity",
-  "rollout.waves",
-  "rl.micro_batches",
-  "rl.rollout_slices",
-  "policy.logit_chunk",
-  "policy.attention",
-  "policy.attention_chunk",
-  "policy.remat",
-)
 
 
 def check_slices(config: Any) -> None:
@@ -248,6 +233,7 @@ class Trainer:
     config, steps = self.config, self.config.train.steps
     when = config.checkpoint
     directory = when.dir or self.workdir / checkpoints.SUBFOLDER
+    same_run.check_place(self.workdir, when.dir)
     with (
       files.locked(self.workdir, enabled=jax.process_index() == 0),
       checkpoints.Checkpointer(directory, when.every, when.keep) as saved,
@@ -261,7 +247,7 @@ class Trainer:
       }
       if saved.latest_step is not None:
         # The config first: another one may make a state of other shapes.
-        self._check_same(checkpoints.read_extra(directory), extra)
+        same_run.check(self.workdir, checkpoints.read_extra(directory), extra)
         if saved.latest_step > steps:
           raise UserError(
             f"{self.workdir} holds a run of {saved.latest_step} steps, more "
@@ -278,49 +264,6 @@ class Trainer:
       if reference is not None:
         reference = jax.tree.map(lambda x: x.copy(), reference)
       return self._loop(state, start, steps, saved, extra, reference)
-
-  def _check_same(self, there: dict[str, Any], now: dict[str, Any]) -> None:
-    """Refuses to go on with a run that was started otherwise.
-
-    Args:
-      there: what the run's checkpoint has beside its state.
-      now: what this one's would have.
-    """
-    free = ("train", "checkpoint", "eval", "name", "alarms", "selection")
-    free += ("mesh",)  # a checkpoint is restored on any
-    kept = (
-      {
-        section: {
-          name: value
-          for name, value in fields.items()
-          if f"{section}.{name}" not in _SHAPES
-        }
-        if isinstance(fields, dict)
-        else fields
-        for section, fields in c["config"].items()
-        if section not in free
-      }
-      for c in (there, now)
-    )
-    changes = config_lib.diff(*kept)
-    if changes:
-      raise UserError(
-        f"{self.workdir} holds a run with another config "
-        f"({'; '.join(changes)}): take back the change, or give another "
-        "--workdir"
-      )
-    if there.get("beginning", now["beginning"]) != now["beginning"]:
-      raise UserError(
-        f"{self.workdir} holds a run that began with other parameters than "
-        f"policy.path={self.config.policy.path!r}, policy.checkpoint="
-        f"{self.config.policy.checkpoint!r} give now: give another --workdir, "
-        "or remove that run"
-      )
-    if there.get("data", now["data"]) != now["data"]:
-      raise UserError(
-        f"{self.workdir} holds a run on other data ({there['data']}, now "
-        f"{now['data']}): give another --workdir"
-      )
 
   def _sampler(self) -> BatchSampler:
     return BatchSampler(

@@ -34,7 +34,7 @@ def _find(rows, budgets=lambda step, ids: [9] * len(ids), room=None):
 
 def test_what_fits_is_not_spoken_of():
   found = _find([_row(k, (100, 224)) for k in range(3)])
-  assert found == (3, 0, [])
+  assert found == ([0, 1, 2], [], [])
   assert fits.settle([found]) == ""
 
 
@@ -42,10 +42,10 @@ def test_all_that_has_no_room_is_counted_and_the_first_named():
   rows = [_row(0, (60, 60)), _row(1, (225, 60)), _row(2, (60, 900))]
   rows += [_row(3, (60, 60), "Which? " * 90)]
   found = _find(rows)
-  assert [fault.split(":")[0] for fault in found.faults] == [
-    f"example row-{k}" for k in (1, 2, 3)
+  assert [(k, fault.split(":")[0]) for k, fault in found.faults] == [
+    (k, f"example row-{k}") for k in (1, 2, 3)
   ]
-  assert "rollout.text_capacity" in found.faults[2]
+  assert "rollout.text_capacity" in found.faults[2][1]
   with pytest.raises(UserError, match="225 x 60 .*shrink.*; 3 of 4 examples"):
     fits.settle([found])
 
@@ -56,11 +56,19 @@ def test_one_process_with_a_fault_stops_all():
     fits.settle([list(good), list(bad)])
 
 
-def test_what_is_shrunk_is_counted():
+def test_what_cannot_be_read_stops_all():
+  """It is no exception, after which the other processes would wait."""
+  good = _find([_row(0, (60, 60))])
+  bad = _find([_row(0, (60, 60)), _row(1, (60, 60)) | {"image": b"no image"}])
+  with pytest.raises(UserError, match="row-1"):
+    fits.settle([good, bad])
+
+
+def test_what_is_shrunk_is_counted_once_if_two_processes_have_it():
   rows = [_row(0, (60, 60)), _row(1, (448, 60)), _row(2, (60, 900))]
   found = _find(rows, room=(224, 224))
   assert fits.settle([found, found]) == (
-    "4 of 6 images are larger than data.image_capacity and shrunk to it"
+    "2 of 3 images are larger than data.image_capacity and shrunk to it"
   )
 
 
@@ -78,8 +86,8 @@ def test_each_view_has_its_own_budget():
 
   found = fits.find(loader.PromptSource(thin, ""), packer, steps, budgets)
   assert asked[1] == (5, ["row-1", "row-0"]) and len(asked) == 3
-  assert found.examples == 2 and len(found.faults) == 2
-  assert "capacity of 4" in found.faults[0]
+  assert found.seen == [0, 1] and len(found.faults) == 2
+  assert "capacity of 4" in found.faults[0][1]
 
 
 def test_an_outline_has_its_size_and_takes_no_memory():

@@ -128,6 +128,10 @@ def test_checkpoints_may_lie_elsewhere(small, tmp_path, monkeypatch):
   longer = Trainer(small(where, "train.steps=4"), run)
   state, _ = _captured(longer, monkeypatch)
   assert int(state.step) == 3
+  forgotten = Trainer(small("train.steps=4"), run)
+  with pytest.raises(UserError, match="checkpoint.dir='.*bucket'"):
+    forgotten.run()
+  assert len(read_metrics(run)) == 3
 
 
 def test_without_the_kl_term_there_is_no_reference(
