@@ -27,6 +27,7 @@ for program in rollout update; do
   $python -m experiments.speed.$program --workdir="$out" --peers="$peers" \
     --size=miniature --prompts=16 --group=16
 done
+$python -m experiments.speed.parts --workdir="$out"
 $python -m experiments.speed.prefix --workdir="$out"
 $python -m experiments.speed.scaling --workdir="$out"
 $python -m experiments.speed.waste --set=data.dir="$out/data" \
