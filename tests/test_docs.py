@@ -112,6 +112,17 @@ def _commands():
   return sorted(x for x in lines if x.startswith("python -m lfpc_jax"))
 
 
+def _help_commands():
+  """Those in the docstrings of commands and configs, which --help prints."""
+  files = [*ROOT.glob("lfpc_jax/**/*.py"), *ROOT.glob("configs/*.py")]
+  found = set()
+  for file in files:
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    text = re.sub(r"\s*\\\n\s*", " ", text)
+    found |= set(re.findall(r"^ *(python -m lfpc_jax\S* .*)$", text, re.M))
+  return sorted(found)
+
+
 class _Parsed(Exception):
   """A command's flags were all understood; it is not run."""
 
@@ -139,7 +150,10 @@ def only_parse(monkeypatch):
     (flags_parser or values)(sys.argv if argv is None else argv)
     if "config" in values:
       _, changes = config_lib._split_changes(sys.argv)
-      config_lib.load_config(values["config"].value, changes)
+      file = values["config"].value
+      if file.startswith("runs/"):  # what a run has stored
+        file = "configs/tiny.py"
+      config_lib.load_config(file, changes)
     raise _Parsed
 
   monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_arguments)
@@ -171,7 +185,10 @@ def test_the_docs_name_modules_that_are_commands():
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
-@pytest.mark.parametrize("command", [c for c in _commands() if "--" in c])
+@pytest.mark.parametrize(
+  "command",
+  sorted({c for c in _commands() if "--" in c} | set(_help_commands())),
+)
 def test_a_command_of_the_docs_parses(only_parse, monkeypatch, command):
   with pytest.raises(_Parsed):
     _parse(monkeypatch, command)
@@ -193,6 +210,20 @@ def test_a_command_with_a_wrong_flag_does_not(
     _parse(monkeypatch, command)
   assert stop.value.code in (1, 2)
   assert capsys.readouterr().err
+
+
+def test_other_commands_of_the_docs_name_what_there_is():
+  targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M))
+  made = {name for _, name in _found(r"make (\w+)(?:\s+#.*)?")}
+  assert made and made <= targets
+  tests = _found(r"(?:\S*python -m )?pytest .*?(tests/\S+)")
+  assert len(tests) > 2
+  for page, path in tests:
+    assert (ROOT / path).exists(), page
+  modules = _found(r"python -m ((?:experiments|tests)\.[\w.]+)(?: .*)?")
+  assert len(modules) > 1
+  for page, module in modules:
+    assert _is_main(module), page
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
