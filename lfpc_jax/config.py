@@ -304,8 +304,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     return flags.FLAGS(argv)
   except flags.Error as error:
     raise UserError(f"{error} (--help lists the flags)") from error
-  except SystemExit:
-    sys.exit(0)
+  except SystemExit as error:
+    sys.exit(0 if error.code == 1 else error.code)
 
 
 def _split_changes(argv: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -19,7 +19,7 @@ import json
 import pathlib
 from typing import Any
 
-from lfpc_jax import files, statistics
+from lfpc_jax import files, source, statistics
 from lfpc_jax.benchmarks import grading, hr_bench, vstar
 from lfpc_jax.benchmarks import judge as judge_lib
 from lfpc_jax.benchmarks.grading import Grade
@@ -168,7 +168,9 @@ def _save(folder, grades, likely, found: ResultTable, judge) -> None:
     column.title: cell._asdict() if isinstance(cell, Estimate) else cell
     for column, cell in zip(found.columns, cells)
   }
-  content = {"policy": policy, "judge": judge, "score": numbers}
+  # Rows of an earlier evaluation are graded anew, by the code of now.
+  content = {"policy": policy, "code": source.digest(), "judge": judge}
+  content["score"] = numbers
   text = json.dumps(content, indent=2) + "\n"
   files.atomic_write(folder / "scores.json", text.encode())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -17,7 +16,7 @@ import rich.console
 import lfpc_jax
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
-from lfpc_jax import files, metrics, parallel
+from lfpc_jax import files, metrics, parallel, source
 from lfpc_jax.data import loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
@@ -58,23 +57,13 @@ def manifest(
     "parameters": digest,
     "questions": questions,
     "config": settings,
-    "code": code_digest(),
+    "code": source.digest(),
     "python": platform.python_version(),
     "versions": {"lfpc_jax": lfpc_jax.__version__}
     | {p: importlib.metadata.version(p) for p in _PACKAGES},
     "device": jax.devices()[0].device_kind,
     "matmul_precision": str(jax.config.jax_default_matmul_precision),
   }
-
-
-def code_digest() -> str:
-  """Digits that change with any line of this package."""
-  root = pathlib.Path(lfpc_jax.__file__).parent
-  digest = hashlib.sha256()
-  for path in sorted(root.rglob("*.py")):
-    digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-    digest.update(path.read_bytes() + b"\0")
-  return digest.hexdigest()[:12]
 
 
 def evaluate_into(

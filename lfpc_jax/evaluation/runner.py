@@ -152,8 +152,9 @@ class Runner:
         none.
     """
     every = range(len(examples))
-    boxed = any(len(examples.words(k).boxes) for k in every)
-    if Probe.TRUTH in self.probes and not boxed:
+    if Probe.TRUTH in self.probes and not any(
+      len(examples.words(k).boxes) for k in every
+    ):
       rest = [p.name.lower() for p in self.probes[1:] if p is not Probe.TRUTH]
       raise UserError(
         "eval.probes has 'truth', but no question has boxes: give "

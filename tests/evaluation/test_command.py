@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import lfpc_jax
+from lfpc_jax import source
 from lfpc_jax.data.loader import PromptSource
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, probe_results, runner
@@ -46,10 +47,10 @@ def test_the_manifest_names_code_and_versions(tmp_path, monkeypatch):
     command.evaluate(made, tmp_path, "")
     once = len(asked)
     known = json.loads((tmp_path / "evaluation.json").read_text())
-    assert known["code"] == command.code_digest()
+    assert known["code"] == source.digest()
     assert known["versions"]["lfpc_jax"] == lfpc_jax.__version__
     # What has ended stays, and says which code it was.
-    monkeypatch.setattr(command, "code_digest", lambda: "other")
+    monkeypatch.setattr(source, "digest", lambda: "other")
     command.evaluate(made, tmp_path, "")
     assert len(asked) == once
     assert json.loads((tmp_path / "evaluation.json").read_text()) == known

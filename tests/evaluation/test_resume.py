@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lfpc_jax import source as source_lib
 from lfpc_jax import statistics
 from lfpc_jax.data.loader import PromptSource
 from lfpc_jax.errors import UserError
@@ -146,7 +147,7 @@ def test_another_evaluation_does_not_go_on_from_it(tmp_path):
 
 def test_another_code_does_not_go_on_from_it(tmp_path, monkeypatch):
   _killed(tmp_path, CALLS)
-  monkeypatch.setattr(command, "code_digest", lambda: "other")
+  monkeypatch.setattr(source_lib, "digest", lambda: "other")
   with _policy(), pytest.raises(UserError, match=r"code '?\w+'? -> '?other"):
     command.evaluate(made_up.config(*CHANGES), tmp_path, "")
 
