@@ -3,10 +3,12 @@
 import sys
 
 import jax
+import pytest
 
 from experiments.speed import gpu
 
 
+@pytest.mark.slow
 def test_the_small_size_gives_every_line(tmp_path):
   bench = gpu.Bench(tmp_path, "small")
   found = {row[0]: row[1:] for row in gpu.rows(bench)}
