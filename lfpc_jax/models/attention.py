@@ -20,9 +20,11 @@ def scores(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
   """Scaled scores f32[B, K, R, Tq, Tk] for R query heads per kv head."""
   scale = q.shape[-1] ** -0.5
   q = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[-1])
+  # Queries are few beside keys: they are what is brought in order, so that
+  # the product reads keys and values as a cache has them.
   s = jnp.einsum(
-    "bqkrd,bskd->bkrqs",
-    q,
+    "bkrqd,bskd->bkrqs",
+    q.transpose(0, 2, 3, 1, 4),
     k,
     precision=precision(q.dtype),
     preferred_element_type=jnp.float32,
@@ -36,9 +38,9 @@ def _attend(q, k, v, mask):
   weight = jnp.exp(s - top)
   total = jnp.sum(weight, axis=-1)
   weight = weight.astype(v.dtype)
-  out = jnp.einsum("bkrqs,bskd->bqkrd", weight, v, precision=precision(v.dtype))
-  out = out / jnp.moveaxis(total, -1, 1)[..., None].astype(out.dtype)
-  lse = jnp.moveaxis(top[..., 0] + jnp.log(total), -1, 1)
+  out = jnp.einsum("bkrqs,bskd->bkrqd", weight, v, precision=precision(v.dtype))
+  out = jnp.moveaxis(out / total[..., None].astype(out.dtype), 3, 1)
+  lse = jnp.moveaxis(top[..., 0] + jnp.log(total), 3, 1)
   return out.reshape(q.shape), lse.reshape(q.shape[:3])
 
 

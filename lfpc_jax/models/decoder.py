@@ -24,8 +24,10 @@ from lfpc_jax.models.parameters import Params
 class PrefixCache:
   """Keys and values of the prefix, read by all rollouts of a prompt.
 
-  k, v: [L, P, K, S, head_dim], keys already rotated. Heads come before slots,
-    as a product over a head's keys reads them: no step transposes the cache.
+  k: keys, already rotated, [L, P, K, head_dim, S].
+  v: values, [L, P, K, S, head_dim]. Keys lie with their slots last and values
+    with their width, as the products over a head read them: no step transposes
+    a cache.
   length: filled slots, i32[P].
   """
 
@@ -37,7 +39,11 @@ class PrefixCache:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SuffixCache:
-  """Keys and values of the suffixes: k, v [L, P, G, K, T, head_dim]."""
+  """Keys and values of the suffixes.
+
+  k: [L, P, G, K, head_dim, T].
+  v: [L, P, G, K, T, head_dim].
+  """
 
   k: jax.Array
   v: jax.Array
@@ -48,9 +54,11 @@ def empty_suffix(
 ) -> SuffixCache:
   """A cache for `slots` suffix tokens of each rollout."""
   text = config.text
-  shape = (text.depth, prompts, group, text.kv_heads, slots, text.head_dim)
-  zeros = jnp.zeros(shape, config.dtype)
-  return SuffixCache(zeros, zeros)
+  shape = (text.depth, prompts, group, text.kv_heads)
+  return SuffixCache(
+    jnp.zeros((*shape, text.head_dim, slots), config.dtype),
+    jnp.zeros((*shape, slots, text.head_dim), config.dtype),
+  )
 
 
 def project(config, params, x, angles):
@@ -101,7 +109,7 @@ def prefill(
   def step(x, layer):
     q, k, v = project(config, layer, x, angles)
     mixed = mix(q, k, v)
-    return finish(config, layer, x, mixed), (_heads_first(k), _heads_first(v))
+    return finish(config, layer, x, mixed), _to_cache(k, v)
 
   x = x.astype(config.dtype)
   layers = lora.adapt(config, params)
@@ -109,9 +117,14 @@ def prefill(
   return PrefixCache(k, v, length)
 
 
-def _heads_first(x: jax.Array) -> jax.Array:
-  """[..., T, K, head_dim] with its heads before its slots, and back."""
-  return jnp.swapaxes(x, -3, -2)
+def _to_cache(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Keys and values [..., T, K, head_dim] as the caches have them."""
+  return jnp.moveaxis(k, -3, -1), jnp.swapaxes(v, -3, -2)
+
+
+def _from_cache(k: jax.Array, v: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """The reverse, in name only: a product reads the caches as they lie."""
+  return jnp.moveaxis(k, -1, -3), jnp.swapaxes(v, -3, -2)
 
 
 def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
@@ -136,12 +149,15 @@ def suffix_attention(config, q, k, v, slots, prefix_k, prefix_v, length):
   return attention.merge(shared, own).reshape(q.shape)
 
 
-def _store(cache, new, number, slots):
-  """cache[number, p, g, :, slots[p, g, i]] = new[p, g, i]; else nothing."""
+def _store(keys, values, k, v, number, slots):
+  """Puts k, v[p, g, i] in slot slots[p, g, i] of a layer, if there is one."""
   rows = jnp.arange(slots.shape[0])[:, None, None]
   cols = jnp.arange(slots.shape[1])[None, :, None]
-  place = (number, rows, cols, slice(None), slots)
-  return cache.at[place].set(new.astype(cache.dtype), mode="drop")
+  k, v = k.astype(keys.dtype), v.astype(values.dtype)
+  return (
+    keys.at[number, rows, cols, :, :, slots].set(k, mode="drop"),
+    values.at[number, rows, cols, :, slots].set(v, mode="drop"),
+  )
 
 
 def extend(
@@ -177,7 +193,7 @@ def extend(
   def whole(x, layer):
     layer, *before = layer
     q, k, v = project(config, layer, x, angles)
-    before = (*map(_heads_first, before), prefix.length)
+    before = (*_from_cache(*before), prefix.length)
     if kernel == "xla":
       mixed = suffix_attention(config, q, k, v, slots, *before)
     else:
@@ -189,19 +205,19 @@ def extend(
     layer, *before = layer
     q, k, v = project(config, layer, x, angles)
     # The whole cache is the carry and is written in place: no copy per layer.
-    keys = store(keys, k, number, slots)
-    values = store(values, v, number, slots)
+    keys, values = store(keys, values, k, v, number, slots)
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
-    # In name only: the product reads the caches as they lie.
-    k, v, *before = map(_heads_first, (k, v, *before))
-    mixed = suffix_attention(config, q, k, v, slots, *before, prefix.length)
+    k, v = _from_cache(k, v)
+    before = (*_from_cache(*before), prefix.length)
+    mixed = suffix_attention(config, q, k, v, slots, *before)
     return (finish(config, layer, x, mixed), keys, values, number + 1), None
 
   # Or else all devices would get the new keys of all prompts.
   row = ("prompt", "rollout")
   whole_cache = ("layers", *row)
-  store = parallel.per_shard(_store, (whole_cache, row, (), row), whole_cache)
+  axes = (whole_cache, whole_cache, row, row, (), row)
+  store = parallel.per_shard(_store, axes, whole_cache)
   if cache is None:
     x, _ = jax.lax.scan(_maybe_remat(config, whole), x, shared)
   else:

@@ -120,8 +120,10 @@ def log_probabilities(
 
   zero = jnp.zeros(targets.shape, jnp.float32)
   start = (zero + _NEGATIVE, zero, zero, zero)
+  if number > 1:  # or there is nothing that has to be forgotten
+    part = jax.checkpoint(part)
   (top, total, weighted, found), _ = jax.lax.scan(
-    jax.checkpoint(part), start, (head, jnp.arange(number))
+    part, start, (head, jnp.arange(number))
   )
   entropy = jax.lax.stop_gradient(jnp.log(total) - weighted / total)
   return found - (top + jnp.log(total)), entropy

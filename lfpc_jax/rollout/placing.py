@@ -43,5 +43,8 @@ def by_prompt(trajectory: Trajectory) -> Trajectory:
 
 def suffix(cache: SuffixCache) -> SuffixCache:
   """The same, each device with the heads and prompts that it works on."""
-  axes = ("layers", "prompt", "rollout", "kv_heads", "suffix", "head_dim")
-  return jax.tree.map(lambda x: parallel.constrain(x, axes), cache)
+  axes = ("layers", "prompt", "rollout", "kv_heads")
+  return SuffixCache(
+    parallel.constrain(cache.k, (*axes, "head_dim", "suffix")),
+    parallel.constrain(cache.v, (*axes, "suffix", "head_dim")),
+  )

@@ -60,7 +60,8 @@ def test_parts_of_the_vocabulary_are_one_softmax(vocab, chunk, parts, tied):
   )(head, hidden)
   wanted, spread, shares = _whole(head, hidden, targets, 0.7)
   np.testing.assert_allclose(logp, wanted, rtol=1e-5, atol=1e-4)
-  np.testing.assert_allclose(entropy, spread, rtol=2e-5, atol=1e-6)
+  # Scores of some hundreds are 3e-5 apart in float32; CPUs sum differently.
+  np.testing.assert_allclose(entropy, spread, rtol=2e-5, atol=3e-5)
   # d logp[target] / d score = 1[target] - softmax, by hand.
   weight = np.arange(targets.size).reshape(*targets.shape, 1) / 0.7
   of_scores = weight * (np.eye(vocab)[targets] - shares)

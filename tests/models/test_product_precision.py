@@ -74,10 +74,12 @@ def test_decoding_with_a_cache_is_exact_too():
   config = oracle.config()
   params = oracle.random_params(config)
   text = config.text
-  keys = jnp.zeros((text.depth, 1, text.kv_heads, 5, text.head_dim))
+  shape = (text.depth, 1, text.kv_heads)
+  keys = jnp.zeros((*shape, text.head_dim, 5))
+  values = jnp.zeros((*shape, 5, text.head_dim))
 
-  def decode(params, keys):
-    prefix = decoder.PrefixCache(keys, keys, jnp.array([4]))
+  def decode(params, keys, values):
+    prefix = decoder.PrefixCache(keys, values, jnp.array([4]))
     cache = decoder.empty_suffix(config, 1, 2, 3)
     x = jnp.ones((1, 2, 1, text.width))
     positions = jnp.full((1, 2, 1, 3), 4)
@@ -87,7 +89,7 @@ def test_decoding_with_a_cache_is_exact_too():
     )
     return policy.logits(config, params, hidden)
 
-  found = _products(jax.jit(decode).lower(params, keys))
+  found = _products(jax.jit(decode).lower(params, keys, values))
   assert len(found) > 8 and set(found) == {("f32 f32", True)}
 
 
