@@ -61,7 +61,9 @@ def _base() -> ml_collections.ConfigDict:
     tokens=16,  # the budget of 'fixed', the least of 'random'
     full_tokens=324,  # the budget of 'none', the most of 'random'
     levels=(16, 32, 64, 128, 324),  # what 'random' draws from
+    draw="step",  # of 'random': one for a step's prompts; 'prompt': for each
     file="",  # of 'selected': what lfpc_jax.select_gap wrote; '' beside data
+    wrong="keep",  # [choice] wrong on the original; 'drop': not trained on
     min_tokens=4,  # a smaller image is enlarged to this many
   )
   config.selection = dict(  # of lfpc_jax.select_gap
