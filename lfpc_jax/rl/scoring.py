@@ -56,13 +56,6 @@ def invalid_calls(outcome: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
   return invalid.sum(axis=-1)
 
 
-def _ends_with_a_call(trajectory: Trajectory) -> jax.Array:
-  """Whether the last turn calls instead of answering, bool[P, G]."""
-  last = jnp.maximum(trajectory.turns - 1, 0)[..., None]
-  outcome = jnp.take_along_axis(trajectory.outcome, last, axis=-1)[..., 0]
-  return outcome != NO_CALL
-
-
 def score(
   reward: RewardConfig,
   update: UpdateConfig,
@@ -113,7 +106,7 @@ def _metrics(batch, trajectory, correct, formed, geo, terms):
   """Means over rollouts; of boxes over the rollouts that have one."""
   called = trajectory.crops > 0
   failed = invalid_calls(trajectory.outcome)
-  calls = jnp.sum(trajectory.outcome != NO_CALL)
+  calls = jnp.sum(trajectory.outcome != NO_CALL, axis=-1)
   size = batch.size[:, None, None]
   area = boxes.area_fraction(trajectory.boxes, size)
   last = jnp.maximum(trajectory.crops - 1, 0)[..., None]
@@ -129,7 +122,7 @@ def _metrics(batch, trajectory, correct, formed, geo, terms):
     "well_formed": jnp.mean(formed),
     "tool_rate": jnp.mean(called),
     "crops": jnp.mean(trajectory.crops),
-    "failed_calls": jnp.sum(failed) / jnp.maximum(calls, 1),
+    "failed_calls": jnp.sum(failed) / jnp.maximum(jnp.sum(calls), 1),
     "box_iou": over_called(geo.plain_iou),
     "box_coverage": over_called(geo.coverage),
     "box_area": over_called(area),
@@ -137,7 +130,8 @@ def _metrics(batch, trajectory, correct, formed, geo, terms):
     "zero_variance": advantages.zero_variance_share(terms.total),
     "written_tokens": jnp.mean(written),
     "cut_off": jnp.mean(trajectory.stop != Stop.ANSWERED),
-    "endless_calls": jnp.mean(_ends_with_a_call(trajectory)),
+    # Every turn but the last is a call: here the last one is, too.
+    "endless_calls": jnp.mean(calls == trajectory.turns),
     "decode_use": jnp.sum(written)
     / (written.size * jnp.maximum(trajectory.steps, 1)),
   }
