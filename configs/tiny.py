@@ -61,7 +61,9 @@ def _base() -> ml_collections.ConfigDict:
     tokens=16,  # the budget of 'fixed', the least of 'random'
     full_tokens=324,  # the budget of 'none', the most of 'random'
     levels=(16, 32, 64, 128, 324),  # what 'random' draws from
+    draw="step",  # of 'random': one for a step's prompts; 'prompt': for each
     file="",  # of 'selected': what lfpc_jax.select_gap wrote; '' beside data
+    wrong="keep",  # [choice] wrong on the original; 'drop': not trained on
     min_tokens=4,  # a smaller image is enlarged to this many
   )
   config.selection = dict(  # of lfpc_jax.select_gap
@@ -84,24 +86,26 @@ def _base() -> ml_collections.ConfigDict:
     crop_max_tokens=16,  # a larger crop is shrunk to so many
     crop_min_side=28,  # pixels of the original; a thinner box grows
     crop_max_aspect=100.0,  # longer side over shorter
-    temperature=1.0,  # divides the logits; 0: greedy
-    top_p=1.0,  # samples from the fewest tokens of this probability
+    temperature=1.0,  # [choice] divides the logits; 0: greedy
+    top_p=1.0,  # [choice] samples from the fewest tokens of this probability
     max_call_bytes=128,  # a longer tool call is not read
   )
   config.reward = dict(
-    accuracy=0.8,  # of a right answer
-    format_penalty=0.2,  # taken off where the form is wrong
-    tool=1.2,  # of cropping, as tool_rule says
-    # 'conditional': with a right answer only; 'unconditional'; 'none'.
+    accuracy=0.8,  # [choice] of a right answer
+    format_penalty=0.2,  # [choice] taken off where the form is wrong
+    tool=1.2,  # [choice] of cropping, as tool_rule says
+    # [paper] 'conditional': with a right answer only; 'unconditional'; 'none'.
     tool_rule="conditional",
-    geo_weight=0.0,  # of the grounding reward; stage 2: 1
-    geo_gate="none",  # 'accuracy': paid to right answers only
-    tau=0.9,  # share of the answer's box that a crop must hold [paper]
-    iou_weight=0.5,  # of IoU in the grounding reward; the rest is distance
-    crop_rule="last",  # which crop counts: 'first', 'best', 'mean' of all
-    coverage_condition=True,  # False: naive IoU
-    innermost_only=False,  # True: B_1 alone
-    l1_normaliser="size",  # of the distance: the image's sides, or 'diagonal'
+    geo_weight=0.0,  # [choice] of the grounding reward; stage 2: 1
+    geo_gate="none",  # [choice] 'accuracy': paid to right answers only
+    tau=0.9,  # [paper] share of the answer's box that a crop must hold
+    iou_weight=0.5,  # [choice] w: of IoU; the rest is distance
+    # [choice] Which crop counts: 'last', 'first', 'best', 'mean' of all.
+    crop_rule="last",
+    coverage_condition=True,  # [paper] False: naive IoU
+    innermost_only=False,  # [paper] nested boxes; True: B_1 alone
+    # [choice] Of the distance: the image's sides, 'size', or 'diagonal'.
+    l1_normaliser="size",
   )
   config.rl = dict(
     advantage="std",  # over the group's deviation; 'mean_only': not

@@ -1,5 +1,9 @@
-# What the experiments' scripts share; they set $data, the scenes' folder.
+# What the experiments' scripts share. They set $main, the main table's folder,
+# whose policies others go on from, and $data, the scenes'.
+# Choices are made on --config.eval.split=validation; the test split that is
+# asked here shows what they are worth, and decides nothing.
 python=${PYTHON:-.venv/bin/python}
+probes="'truth','noise','blank','other'"
 
 scenes() {  # builds the data if it is not there
   for difficulty in easy hard; do
@@ -15,10 +19,22 @@ train() {  # FOLDER SEED VARIANT STEPS [FLAG ...]
     --config.rl.micro_batches=4 "$@"
 }
 
-evaluate() {  # RUN OR '' FOLDER DIFFICULTY BUDGET PROBES
+# RUN DIFFICULTY-BUDGET [PROBES]: evaluates into RUN's folder of that name; all
+# probes if none are given. A RUN called 'pretrained' has no checkpoint.
+evaluate() {
+  name=$(basename "$1"); checkpoint=$1
+  [ "$name" != pretrained ] || checkpoint=
   $python -m lfpc_jax.evaluate --config=configs/tiny.py:stage1 \
-    --checkpoint="$1" --workdir="$2" --config.data.dir="$data" \
-    --config.data.difficulty="$3" --config.eval.items=1024 \
-    "--config.eval.budgets=($4,)" "--config.eval.probes=($5)" \
-    --config.name="$(basename "${1:-pretrained}")"
+    --checkpoint="$checkpoint" --workdir="$1/$2" --config.name="$name" \
+    --config.data.dir="$data" --config.data.difficulty="${2%-*}" \
+    --config.eval.items=1024 "--config.eval.budgets=(${2#*-},)" \
+    "--config.eval.probes=(${3-$probes})"
+}
+
+main_policy() {  # SEED NAME: trains a policy of the main table, stage 1 first
+  case $2 in
+    stage1 | baseline) train "$main/$1/$2" "$1" "$2" 60 ;;
+    *) train "$main/$1/$2" "$1" "$2" 50 \
+      --config.policy.checkpoint="$main/$1/stage1" ;;
+  esac
 }

@@ -8,7 +8,9 @@ from smaller and smaller views; the first budget whose answer diverges is
 stored for the example, beside the data, with both answers. Then train with
 --config.gap.mode=selected. Prints the histogram of the budgets, the share of
 examples that are wrong already on the original or never diverge, and the cost
-of 1,000 examples. Interrupted and started again, it goes on.
+of 1,000 examples; the tables lie beside the file too. What is wrong already is
+kept unless training has --config.gap.wrong=drop. Interrupted and started again,
+it goes on.
 """
 
 import pathlib

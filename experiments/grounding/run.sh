@@ -4,22 +4,21 @@
 set -eu
 . experiments/after_main.sh
 
+part() {  # SEED NAME VARIANT FLAG ...: goes on from stage 1, on hard scenes
+  run=$out/$1/$2; seed=$1; variant=$3; shift 3
+  train "$run" "$seed" "$variant" 50 "$@" \
+    --config.policy.checkpoint="$main/$seed/stage1"
+  evaluate "$run" hard-16
+}
+
 for seed in "$@"; do
-  run=$out/$seed
-  mkdir -p "$run"
-  for name in stage1 control stage2; do  # trained and evaluated already
-    ln -sfn "$main/$seed/$name" "$run/$name"
+  for name in stage1 control stage2; do
+    from_main "$seed" $name $name hard-16
   done
-  for part in again iou naive innermost; do
-    variant=stage2
-    case $part in
-      again) variant=control; set_fields="--config.data.difficulty=easy" ;;
-      iou) set_fields="--config.reward.iou_weight=1.0" ;;
-      naive) set_fields="--config.reward.coverage_condition=false" ;;
-      innermost) set_fields="--config.reward.innermost_only=true" ;;
-    esac
-    train "$run/$part" "$seed" $variant 50 "$set_fields" \
-      --config.policy.checkpoint="$main/$seed/stage1"
-    evaluate "$run/$part" "$run/$part/hard-16" hard 16 "'truth','noise'"
-  done
+  part "$seed" iou stage2 --config.reward.iou_weight=1.0
+  part "$seed" naive_iou stage2 --config.reward.iou_weight=1.0 \
+    --config.reward.coverage_condition=false
+  part "$seed" naive stage2 --config.reward.coverage_condition=false
+  part "$seed" again control --config.data.difficulty=easy
+  part "$seed" innermost stage2 --config.reward.innermost_only=true
 done

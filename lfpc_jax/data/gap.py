@@ -2,8 +2,10 @@
 
 none      the baseline: the view has the crop source's resolution
 fixed     one budget for all
-random    a budget drawn anew for each prompt and step
-selected  each example's own budget, which lfpc_jax.select_gap has found
+random    a budget drawn anew at each step, for all of its prompts; or, with
+          gap.draw='prompt', for each of them
+selected  each example's own budget, which lfpc_jax.select_gap has found; with
+          gap.wrong='drop' without those that were wrong on the original too
 
 Batches of mixed budgets have one shape: the prefix has slots for the largest
 budget there can be, and a view's own grid is data, so no budget compiles
@@ -19,21 +21,26 @@ from typing import Any
 import numpy as np
 
 from lfpc_jax.data import gap_file
+from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.parallel import Share
 
 MODES = ("none", "fixed", "random", "selected")
+DRAWS = ("step", "prompt")
+WRONG = ("keep", "drop")
 
 
 def view_capacity(gap: Mapping[str, Any]) -> int:
   """Visual tokens of the largest global view that a gap section allows.
 
   Raises:
-    UserError: an unknown mode, or budgets that make no view.
+    UserError: an unknown mode or rule, or budgets that make no view.
   """
+  for name, known in (("mode", MODES), ("draw", DRAWS), ("wrong", WRONG)):
+    # A run's stored config may be older than a field.
+    if (value := gap.get(name, known[0])) not in known:
+      raise UserError(f"gap.{name}={value!r}: choose one of {', '.join(known)}")
   mode, tokens, full = gap["mode"], gap["tokens"], gap["full_tokens"]
-  if mode not in MODES:
-    raise UserError(f"gap.mode={mode!r}: choose one of {', '.join(MODES)}")
   if not 1 <= tokens <= full:
     raise UserError(
       f"gap.tokens={tokens} must be from 1 to gap.full_tokens={full}"
@@ -64,7 +71,10 @@ def budgets(
       f"gap.levels={gap['levels']} has none from gap.tokens={gap['tokens']} to "
       f"gap.full_tokens={gap['full_tokens']}"
     )
-  return np.random.default_rng((seed, step, 77)).choice(levels, size=number)
+  drawn = np.random.default_rng((seed, step, 77)).choice(
+    levels, size=number if gap.get("draw") == "prompt" else 1
+  )
+  return np.broadcast_to(drawn, number)
 
 
 def ladder(full: int, lowest: int) -> tuple[int, ...]:
@@ -85,6 +95,27 @@ def ladder(full: int, lowest: int) -> tuple[int, ...]:
   return tuple(reversed(found))
 
 
+class Some(Sequence[Example]):
+  """Some of a source's examples, each decoded when it is asked for."""
+
+  def __init__(self, source: Sequence[Example], indices: Sequence[int]):
+    self._source, self._indices = source, indices
+
+  def __len__(self) -> int:
+    return len(self._indices)
+
+  def __getitem__(self, index: int) -> Example:
+    return self._source[self._indices[index]]
+
+  def words(self, index: int) -> Example:
+    """See `loader.PromptSource.words`."""
+    return self._source.words(self._indices[index])
+
+  def size(self, index: int) -> tuple[int, int]:
+    """See `loader.PromptSource.size`."""
+    return self._source.size(self._indices[index])
+
+
 @dataclasses.dataclass(frozen=True)
 class Gap:
   """A config's gap, with its file read.
@@ -95,6 +126,7 @@ class Gap:
     capacity: visual tokens of the largest view, for static shapes.
     selected: budget by example; None unless the mode is 'selected'.
     file: where these come from, for messages.
+    left: indices of the examples that are trained on; None: all.
   """
 
   config: Mapping[str, Any]
@@ -102,6 +134,11 @@ class Gap:
   capacity: int
   selected: Mapping[str, int] | None = None
   file: str = ""
+  left: tuple[int, ...] | None = None
+
+  def examples(self, source: Sequence[Example]) -> Sequence[Example]:
+    """Those of the training split that are trained on."""
+    return source if self.left is None else Some(source, self.left)
 
   def budgets(
     self, step: int, ids: Sequence[str], share: Share | None = None
@@ -144,11 +181,21 @@ def open_gap(config: Mapping[str, Any], examples: int) -> Gap:
     return Gap(section, seed, capacity)
   path = gap_file.find(config)
   wanted = gap_file.data_identity(config["data"], examples)
-  selected = gap_file.load(path, wanted).budgets()
+  selection, left = gap_file.load(path, wanted), None
+  if section.get("wrong") == "drop":
+    left = tuple(
+      k for k, row in enumerate(selection.rows) if row.original_correct
+    )
+    if not left:
+      raise UserError(
+        f"{path} has no example that is right on the original: "
+        "gap.wrong='drop' leaves none; train with --config.gap.wrong=keep"
+      )
+  selected = selection.budgets()
   largest = max(selected.values())
   if largest > capacity:
     raise UserError(
       f"{path} has budgets up to {largest}, more than "
       f"gap.full_tokens={capacity}: raise it"
     )
-  return Gap(section, seed, largest, selected, str(path))
+  return Gap(section, seed, largest, selected, str(path), left)

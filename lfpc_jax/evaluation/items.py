@@ -41,6 +41,7 @@ class Item:
   turns: int
   crops: int
   failed_calls: int
+  """Invalid calls; a good one after the last crop allowed is none of them."""
   stop: str
   iou: float | None
   """Best IoU of the last crop with the nested boxes; None without a crop."""
@@ -128,7 +129,7 @@ def make_items(
         prediction=verdict.answer,
         turns=int(trajectory.turns[p, 0]),
         crops=crops,
-        failed_calls=int((trajectory.outcome[p, 0] >= 0).sum()),
+        failed_calls=int(scoring.invalid_calls(trajectory.outcome[p, 0])),
         stop=Stop(int(trajectory.stop[p, 0])).name,
         iou=iou,
         coverage=coverage,

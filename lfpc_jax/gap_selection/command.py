@@ -172,19 +172,22 @@ def _check_free(path: pathlib.Path, about: Mapping[str, Any]) -> None:
 
 
 def run(config: Mapping[str, Any], workdir: pathlib.Path) -> None:
-  """The command: selects, writes the file, prints the tables."""
+  """The command: selects, writes the file, prints and keeps the tables."""
   data = config["data"]
   source = loader.open_data(data, data["split"])
   path = gap_file.find(config)
   selection, entries = select_into(config, workdir, path, source)
   console = rich.console.Console()
-  for table in (
+  tables = (
     summary.level_table(selection),
     summary.share_table(selection.rows),
     summary.cost_table(entries, len(selection.rows)),
-  ):
+  )
+  for table in tables:
     console.print(table)
-  console.print(f"budgets: {path}", soft_wrap=True)
+  text = "\n\n".join(table.to_markdown() for table in tables)
+  files.atomic_write(path.with_suffix(".md"), text.encode())
+  console.print(f"budgets: {path}, these tables beside it", soft_wrap=True)
   console.print(
     "train with --config.gap.mode=selected"
     + (f" --config.gap.file={path}" if config["gap"]["file"] else ""),

@@ -8,10 +8,11 @@ from lfpc_jax import statistics
 from lfpc_jax.data.gap_file import Chosen, Selection
 from lfpc_jax.gap_selection.journal import Entry
 from lfpc_jax.report.tables import Column, ResultTable
+from lfpc_jax.statistics import Estimate
 
 
 def level_table(selection: Selection) -> ResultTable:
-  """The histogram of the chosen levels."""
+  """The histogram of the chosen levels, right and wrong originals apart."""
   rows, lowest = selection.rows, selection.about["levels"][-1]
   counts = [
     (f"{level:,} tokens", [r for r in rows if r.tokens == level and r.diverged])
@@ -20,9 +21,13 @@ def level_table(selection: Selection) -> ResultTable:
   never = [row for row in rows if not row.diverged]
   counts.append((f"{lowest:,} tokens, never diverged", never))
   most = max(len(found) for _, found in counts)
+  right = [row for row in rows if row.original_correct]
+  wrong = [row for row in rows if not row.original_correct]
   columns = (
     Column("examples", digits=0),
     Column("share", scale=100),
+    Column("of right originals", scale=100),
+    Column("of wrong originals", scale=100),
     Column("right there", scale=100),
     Column(""),
   )
@@ -30,10 +35,22 @@ def level_table(selection: Selection) -> ResultTable:
     "Chosen budget of the global view",
     columns,
     tuple(
-      (name, (float(len(found)), *_share(found, len(rows)), _bar(found, most)))
+      (
+        name,
+        (
+          float(len(found)),
+          _part(found, rows),
+          _part([row for row in found if row.original_correct], right),
+          _part([row for row in found if not row.original_correct], wrong),
+          _part([row for row in found if row.correct], found),
+          _bar(found, most),
+        ),
+      )
       for name, found in counts
     ),
-    "In percent. Right there: of the direct answers at the chosen budget.",
+    "In percent. Of right and of wrong originals: the same histogram of the "
+    "examples answered rightly and wrongly from the original. Right there: of "
+    "the direct answers at the chosen budget.",
   )
 
 
@@ -92,12 +109,8 @@ def _cost(entries: Sequence[Entry], examples: int) -> tuple[float, ...]:
   )
 
 
-def _share(found: Sequence[Chosen], total: int):
-  right = sum(row.correct for row in found)
-  return (
-    statistics.proportion(len(found), total),
-    statistics.proportion(right, len(found)) if found else None,
-  )
+def _part(found: Sequence[Chosen], of: Sequence[Chosen]) -> Estimate | None:
+  return statistics.proportion(len(found), len(of)) if of else None
 
 
 def _bar(found: Sequence[Chosen], most: int, width: int = 12) -> str:

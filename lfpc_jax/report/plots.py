@@ -16,10 +16,12 @@ import matplotlib.lines
 from lfpc_jax import files
 
 _LIGHT_COLOURS = (
-    '#0f766e', '#c2570c', '#4f5bd5', '#a8326e', '#6b7280', '#8a6d00'
+    '#0f766e', '#c2570c', '#4f5bd5', '#a8326e', '#6b7280', '#8a6d00',
+    '#0b8fd1', '#2b2d31'
 )  # fmt: skip
 _DARK_COLOURS = (
-    '#4fd1c5', '#fb923c', '#93a0ff', '#f28ab8', '#b3b9c4', '#e0c04d'
+    '#4fd1c5', '#fb923c', '#93a0ff', '#f28ab8', '#b3b9c4', '#e0c04d',
+    '#5cc8f7', '#f4f2ee'
 )  # fmt: skip
 
 
@@ -132,15 +134,18 @@ def _panel(
 def _legend(
   figure: matplotlib.figure.Figure, colours: Mapping[str, str]
 ) -> None:
-  """Names the runs once, above the panels."""
-  height = figure.get_figheight()
-  figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / height))
+  """Names the runs once, above the panels, at most four in a line."""
+  height, rows = figure.get_figheight(), -(-len(colours) // 4)
+  figure.tight_layout(rect=(0, 0, 1, 1 - (0.15 + 0.2 * rows) / height))
   lines = [
     matplotlib.lines.Line2D([], [], color=colour, lw=2, label=run)
     for run, colour in colours.items()
   ]
   figure.legend(
-    handles=lines, loc="upper left", ncols=max(1, len(lines)), frameon=False
+    handles=lines,
+    loc="upper left",
+    ncols=max(1, min(4, len(lines))),
+    frameon=False,
   )
 
 

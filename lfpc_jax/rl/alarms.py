@@ -148,17 +148,6 @@ _ALARMS = (
     ),
   ),
   _Alarm(
-    "failed_calls",
-    ("failed_calls",),
-    _calls_fail,
-    lambda c, now, first: (
-      f"{now['failed_calls']:.0%} of the tool calls fail, "
-      f"{first['failed_calls']:.0%} did at first: the calls' form is being "
-      "unlearned; try a lower --config.optimizer.learning_rate, or "
-      "--config.rl.kl=0.01 to stay near the starting policy"
-    ),
-  ),
-  _Alarm(
     "endless_calls",
     ("endless_calls",),
     lambda c, now, first: now["endless_calls"] > c.max_endless,
@@ -167,6 +156,17 @@ _ALARMS = (
       "an answer: calling is worth more than answering; take "
       "--config.reward.tool_rule=conditional, which pays for a crop only "
       "with a right answer, or allow more --config.rollout.max_turns"
+    ),
+  ),
+  _Alarm(
+    "failed_calls",
+    ("failed_calls",),
+    _calls_fail,
+    lambda c, now, first: (
+      f"{now['failed_calls']:.0%} of the tool calls fail, "
+      f"{first['failed_calls']:.0%} did at first: the calls' form is being "
+      "unlearned; try a lower --config.optimizer.learning_rate, or "
+      "--config.rl.kl=0.01 to stay near the starting policy"
     ),
   ),
   _Alarm(

@@ -45,8 +45,9 @@ _COVERAGE_ROUNDING = 1e-6
 class RewardConfig:
   """Weights and rules of the reward; plain values, hashable for `jit`.
 
-  Only `tau` is the paper's; every other value is our choice where the paper
-  is silent, with DeepEyes' weights for stage 1.
+  The paper's are `tau`, the conditional tool rule, the coverage condition and
+  the nested boxes; every other value is a choice where the paper is silent,
+  with DeepEyes' weights for stage 1.
 
   Attributes:
     accuracy: reward of a correct answer.

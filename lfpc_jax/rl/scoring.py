@@ -13,7 +13,8 @@ from lfpc_jax.image import boxes
 from lfpc_jax.rl import advantages, answers, rewards
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.types import UpdateConfig
-from lfpc_jax.rollout.types import Batch, Stop, Trajectory
+from lfpc_jax.rollout.tool_call import Failure
+from lfpc_jax.rollout.types import NO_CALL, Batch, Stop, Trajectory
 
 
 def judge(
@@ -40,6 +41,19 @@ def executed(trajectory: Trajectory) -> jax.Array:
   """Which crop slots hold an executed crop, bool[P, G, C]."""
   slot = jnp.arange(trajectory.boxes.shape[2])
   return slot < trajectory.crops[..., None]
+
+
+def invalid_calls(outcome: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
+  """Calls of each episode that no crop could have come of, i32[P, G].
+
+  A good call after the last crop allowed is not one of them: its form is
+  right.
+
+  Args:
+    outcome: of each turn, as in `Trajectory`, i32[P, G, M].
+  """
+  invalid = (outcome >= 0) & (outcome != Failure.NO_CROPS_LEFT)
+  return invalid.sum(axis=-1)
 
 
 def score(
@@ -91,8 +105,8 @@ def score(
 def _metrics(batch, trajectory, correct, formed, geo, terms):
   """Means over rollouts; of boxes over the rollouts that have one."""
   called = trajectory.crops > 0
-  failed = jnp.sum(trajectory.outcome >= 0, axis=-1)
-  calls = trajectory.crops + failed
+  failed = invalid_calls(trajectory.outcome)
+  calls = jnp.sum(trajectory.outcome != NO_CALL, axis=-1)
   size = batch.size[:, None, None]
   area = boxes.area_fraction(trajectory.boxes, size)
   last = jnp.maximum(trajectory.crops - 1, 0)[..., None]
@@ -116,7 +130,8 @@ def _metrics(batch, trajectory, correct, formed, geo, terms):
     "zero_variance": advantages.zero_variance_share(terms.total),
     "written_tokens": jnp.mean(written),
     "cut_off": jnp.mean(trajectory.stop != Stop.ANSWERED),
-    "endless_calls": jnp.mean(trajectory.stop == Stop.TURNS),
+    # Every turn but the last is a call: here the last one is, too.
+    "endless_calls": jnp.mean(calls == trajectory.turns),
     "decode_use": jnp.sum(written)
     / (written.size * jnp.maximum(trajectory.steps, 1)),
   }

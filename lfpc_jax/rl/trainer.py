@@ -138,6 +138,7 @@ class Trainer:
     # By key: `config.data.items` is the mapping's method.
     self.source = loader.first(source, config.data["items"], "data.items")
     self.gap = gap_lib.open_gap(config, len(self.source))
+    self.source = self.gap.examples(self.source)
     self.capacity = self.gap.capacity
     self.agent = agent_lib.make_agent(config, self.capacity)
     self.reward = RewardConfig(**config.reward)

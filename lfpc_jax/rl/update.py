@@ -120,12 +120,14 @@ class Learner:
       length = jnp.full_like(length, self.episodes.max_response_tokens)
     return 1.0 / (jnp.maximum(length, 1.0) * rollouts)
 
-  def _loss(self, trained, prefix, frozen, part, reference, tokens):
+  def _loss(self, trained, prefix, frozen, part, reference, counts):
     """The weighted sum of the token losses of a lesson and its `_weights`.
 
-    `tokens` is the whole batch's count, of which metrics are means; `prefix`
-    has the prompts' keys and values, or None.
+    `counts` are the whole batch's tokens in the loss and all that the policy
+    wrote, of which metrics are means; `prefix` has the prompts' keys and
+    values, or None.
     """
+    tokens, all_written = counts
     lesson, weights = part
     if prefix is not None:
       prefix = decoder.PrefixCache(*prefix, lesson.batch.length - 1)
@@ -151,7 +153,9 @@ class Learner:
     metrics = {
       "loss": loss,
       "clipped": jnp.sum(clipped & mask) / tokens,
-      "entropy": jnp.sum(jnp.where(mask, entropy, 0.0)) / tokens,
+      # Of all that was written: a step whose groups are all dropped has an
+      # entropy too.
+      "entropy": jnp.sum(jnp.where(written, entropy, 0.0)) / all_written,
       "sampler_gap": jnp.max(jnp.where(written, away, 0.0)),
     }
     if self.config.kl:
@@ -175,7 +179,10 @@ class Learner:
   def _gradients(self, trained, frozen, lesson: Lesson, reference):
     """Gradient of the loss, accumulated over micro-batches."""
     written = lesson.trajectory.written & lesson.mask[..., None]
-    tokens = jnp.maximum(jnp.sum(written), 1).astype(jnp.float32)
+    counts = tuple(
+      jnp.maximum(jnp.sum(x), 1).astype(jnp.float32)
+      for x in (written, lesson.trajectory.written)
+    )
     steps = dataclasses.replace(lesson.trajectory, steps=None)
     whole = dataclasses.replace(lesson, trajectory=steps)
     weights, number = self._weights(written), self.config.micro_batches
@@ -188,7 +195,7 @@ class Learner:
         frozen,
         part,
         self._reference(part[0], reference),
-        tokens,
+        counts,
       )
 
     def of_prompts(total, index):
@@ -251,6 +258,7 @@ class Learner:
 
     Returns:
       The state after the step, and metrics f32[] of the first update:
+      `entropy` is of all tokens written, whether the loss has them or not;
       `sampler_gap` is the largest difference between the sampler's and the
       learner's log-probability of a token. `skipped` counts the updates that
       were not applied because their gradient is not finite.

@@ -116,8 +116,8 @@ class EpisodeConfig:
     crop_max_tokens: a larger crop is shrunk to this many, N.
     crop_min_side: shortest side of a crop in original pixels. [choice: 28]
     crop_max_aspect: largest aspect ratio of a crop. [choice: 100]
-    temperature: divides the logits; 0 is greedy.
-    top_p: samples from the smallest set of this probability.
+    temperature: divides the logits; 0 is greedy. [choice: 1]
+    top_p: samples from the smallest set of this probability. [choice: 1]
     max_call_bytes: longest tool call that is read.
   """
 

@@ -11,6 +11,7 @@ from lfpc_jax import config as config_lib
 from lfpc_jax.data import gap, gap_file
 from lfpc_jax.data.gap_file import Selection
 from lfpc_jax.errors import UserError
+from lfpc_jax.parallel import Share
 from tests.gap_selection import sizes
 from tests.rollout import scripted_policy
 
@@ -66,15 +67,30 @@ def test_a_fixed_gap_needs_no_more_room_than_its_budget():
   assert found.budgets(5, ["a"]).tolist() == [64]
 
 
+RANDOM = ("gap.mode=random", "gap.tokens=32", "gap.full_tokens=128")
+
+
+def test_a_random_budget_is_that_of_a_step():
+  found = _open(*RANDOM)
+  draws = [found.budgets(step, ["x"] * 8).tolist() for step in range(64)]
+  assert all(len(draw) == 8 and len(set(draw)) == 1 for draw in draws)
+  assert {draw[0] for draw in draws} == {32, 64, 128}
+  assert found.budgets(7, ["x"] * 8).tolist() == draws[7]
+  # Another process's part of the step has the same.
+  parts = [
+    found.budgets(7, ["x"] * 4, Share(index, 2, 8)).tolist()
+    for index in range(2)
+  ]
+  assert [*parts[0], *parts[1]] == draws[7]
+
+
 def test_random_budgets_are_drawn_anew_and_are_the_same_on_a_resume():
-  found = _open("gap.mode=random", "gap.tokens=32", "gap.full_tokens=128")
+  found = _open(*RANDOM, "gap.draw=prompt")
   draws = [found.budgets(step, ["x"] * 64) for step in range(4)]
   assert set(np.concatenate(draws).tolist()) == {32, 64, 128}
   assert not np.array_equal(draws[0], draws[1])
   np.testing.assert_array_equal(found.budgets(2, ["x"] * 64), draws[2])
-  other = _open(
-    "gap.mode=random", "gap.tokens=32", "gap.full_tokens=128", "seed=1"
-  )
+  other = _open(*RANDOM, "gap.draw=prompt", "seed=1")
   assert not np.array_equal(other.budgets(0, ["x"] * 64), draws[0])
 
 
@@ -84,6 +100,8 @@ def test_random_budgets_are_drawn_anew_and_are_the_same_on_a_resume():
     (["gap.mode=small"], "gap.mode='small': choose one of none, fixed"),
     (["gap.tokens=400"], "gap.tokens=400 must be from 1 to gap.full_tokens"),
     (["gap.tokens=0"], "gap.tokens=0"),
+    (["gap.draw=epoch"], "gap.draw='epoch': choose one of step, prompt"),
+    (["gap.wrong=skip"], "gap.wrong='skip': choose one of keep, drop"),
   ],
 )
 def test_a_gap_that_makes_no_view_is_refused(changes, says):
@@ -115,6 +133,27 @@ def test_selected_budgets_are_those_of_the_examples(tmp_path):
   assert found.budgets(9, ["e1", "e2", "e1"]).tolist() == [16, 128, 16]
   with pytest.raises(UserError, match="no budget for example 'other'"):
     found.budgets(0, ["e1", "other"])
+
+
+def test_examples_that_are_wrong_on_the_original_can_be_left_out(tmp_path):
+  path = tmp_path / "gap.parquet"
+  rows = tuple(
+    sizes.chosen(f"image {k}", 64, original_correct=k in (1, 4))
+    for k in range(5)
+  )
+  about = gap_file.data_identity(_config().data, 5)
+  gap_file.save(path, Selection(rows, about))
+  changes = "gap.mode=selected", f"gap.file={path}"
+  whole = sizes.source(5)
+  kept = gap.open_gap(_config(*changes), 5)
+  assert kept.examples(whole) is whole
+  left = gap.open_gap(_config(*changes, "gap.wrong=drop"), 5).examples(whole)
+  assert [example.id for example in left] == ["image 1", "image 4"]
+  assert [left.words(k).id for k in (0, 1)] == ["image 1", "image 4"]
+  assert [left.size(k) for k in (0, 1)] == [whole.size(1), whole.size(4)]
+  gap_file.save(path, Selection(rows[:1], about | {"examples": 1}))
+  with pytest.raises(UserError, match="right on the original.*wrong=keep"):
+    gap.open_gap(_config(*changes, "gap.wrong=drop"), 1)
 
 
 def test_the_selections_default_place_is_beside_the_data(tmp_path):

@@ -176,6 +176,18 @@ def test_the_tables_count_what_was_chosen():
     "16 tokens, never diverged": 1,
   }
   assert "60.0" in _printed(table)
+  # Three originals are right, two of them at 64; two are wrong, one there.
+  shares = {
+    label: [cell and cell.mean for cell in cells[2:4]]
+    for label, cells in table.rows
+  }
+  assert shares == {
+    "64 tokens": [pytest.approx(2 / 3), 0.5],
+    "16 tokens": [pytest.approx(1 / 3), 0],
+    "16 tokens, never diverged": [0, 0.5],
+  }
+  right = gap_file.Selection(rows[:1], {"levels": [64, 16]})
+  assert all(row[1][3] is None for row in summary.level_table(right).rows)
   shares = {
     label: cells[0].mean for label, cells in summary.share_table(rows).rows
   }
@@ -184,6 +196,25 @@ def test_the_tables_count_what_was_chosen():
     "never diverges": 0.2,
     "never diverges, right": 0.0,
   }
+
+
+def test_the_command_prints_its_tables_and_keeps_them(
+  tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(command.loader, "open_data", lambda *_: sizes.source())
+  path = tmp_path / "gap.parquet"
+  command.run(sizes.load(f"gap.file={path}"), tmp_path / "run")
+  kept = (tmp_path / "gap.md").read_text()
+  shown = capsys.readouterr().out
+  for text in (
+    "Chosen budget of the global view",
+    "never diverges",
+    "wrong on the original",
+    "of wrong originals",
+    "seconds for 1,000 examples",
+  ):
+    assert text in kept and text.split()[-1] in shown
+  assert gap_file.load(path).rows
 
 
 def test_the_cost_is_of_a_thousand_examples(whole):

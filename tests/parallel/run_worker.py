@@ -27,6 +27,7 @@ from tests import small_scenes
 CONFIG = pathlib.Path(__file__).parents[2] / "configs" / "tiny.py"
 CHANGES = (
   "gap.mode=random",
+  "gap.draw=prompt",
   "gap.tokens=4",
   "gap.levels=4,16",
   "gap.full_tokens=16",

@@ -184,6 +184,13 @@ def test_two_alarms_take_turns():
   assert "rollouts crop" in said[0][1] and "equal rewards" in said[1][1]
 
 
+def test_calling_without_end_is_named_before_calls_that_fail():
+  rows = _rows(endless_calls=_slide(0.0, 0.9), failed_calls=_slide(0.0, 0.9))
+  on, warnings = _run(rows)
+  assert on[-1] == {"alarm_endless_calls", "alarm_failed_calls"}
+  assert "end with a call" in warnings[0]
+
+
 def test_one_bad_step_is_no_alarm():
   dip = lambda t: 0.0 if 0.49 < t < 0.51 else 0.8
   assert not any(_run(_rows(tool_rate=dip))[0])

@@ -64,6 +64,7 @@ TRAJECTORY = _some(
   Trajectory,
   boxes=[[[FIRST, LAST], [EMPTY] * 2, [ONLY, EMPTY], [EMPTY] * 2]],
   crops=[[2, 0, 1, 0]],
+  turns=[[3, 1, 2, 1]],
   outcome=[
     [
       [CROPPED, CROPPED, NO_CALL],

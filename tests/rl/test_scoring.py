@@ -13,7 +13,14 @@ from lfpc_jax.rl import scoring
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.types import UpdateConfig
 from lfpc_jax.rollout.tool_call import Failure
-from lfpc_jax.rollout.types import CROPPED, NO_CALL, Batch, Stop, Trajectory
+from lfpc_jax.rollout.types import (
+  CROPPED,
+  NO_CALL,
+  NO_ROOM,
+  Batch,
+  Stop,
+  Trajectory,
+)
 
 STAGE_1, STAGE_2 = RewardConfig(), RewardConfig(geo_weight=1.0)
 
@@ -57,6 +64,7 @@ TRAJECTORY = _some(
   Trajectory,
   boxes=BOXES,
   crops=[[2, 1], [0, 0]],
+  turns=[[3, 2], [2, 1]],
   outcome=[
     [[CROPPED, CROPPED, NO_CALL], [CROPPED, NO_CALL, NO_CALL]],
     [[Failure.NOT_JSON, NO_CALL, NO_CALL], [NO_CALL] * 3],
@@ -95,6 +103,7 @@ def test_stage_1_is_the_case_worked_by_hand():
     zero_variance=0,
     written_tokens=10 / 4,
     cut_off=1 / 4,
+    endless_calls=0,
     decode_use=10 / (4 * 5),
   )
   for name, value in expected.items():
@@ -109,12 +118,48 @@ def test_stage_2_adds_the_boxes_and_the_group_is_normalised():
 
 
 def test_without_crops_the_means_over_crops_are_zero():
-  none = dataclasses.replace(TRAJECTORY, crops=jnp.zeros((2, 2), jnp.int32))
+  outcome = TRAJECTORY.outcome
+  none = dataclasses.replace(
+    TRAJECTORY,
+    crops=jnp.zeros((2, 2), jnp.int32),
+    outcome=jnp.where(outcome == CROPPED, NO_CALL, outcome),
+  )
   _, _, metrics = _score(STAGE_2, none)
   assert all(np.isfinite(value) for value in metrics.values())
   for name in ("box_iou", "box_coverage", "box_area", "grounding", "crops"):
     assert metrics[name] == 0, name
   assert metrics["failed_calls"] == 1
+
+
+NO_CROPS, NOT_JSON = Failure.NO_CROPS_LEFT, Failure.NOT_JSON
+# Four episodes each: outcomes, why they stopped, and what that comes to:
+# the share of the calls that is invalid, and of the episodes that end with one.
+CALLS = {
+  # The call after the last crop is well formed: 4 crops, 4 such calls.
+  "no crops left, turns": ([CROPPED, NO_CROPS], Stop.TURNS, 0, 1),
+  "no crops left, then right": ([CROPPED, NO_CROPS, NO_CALL], 0, 0, 0),
+  "no room for the crop": ([CROPPED, NO_ROOM], Stop.RESPONSE_LENGTH, 0, 1),
+  "no room for the error": ([CROPPED, NOT_JSON], Stop.RESPONSE_LENGTH, 0.5, 1),
+  "cut off in a turn": ([CROPPED, NO_CALL], Stop.RESPONSE_LENGTH, 0, 0),
+  "invalid, then right": ([NOT_JSON, NO_CALL], Stop.ANSWERED, 1, 0),
+  "no call": ([NO_CALL], Stop.ANSWERED, 0, 0),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_invalid_and_endless_calls_are_told_apart(name):
+  turns, stop, failed, endless = CALLS[name]
+  crops, outcome = turns.count(CROPPED), turns + [NO_CALL] * (3 - len(turns))
+  made = dataclasses.replace(
+    TRAJECTORY,
+    crops=jnp.full((2, 2), crops),
+    turns=jnp.full((2, 2), len(turns)),
+    outcome=jnp.broadcast_to(jnp.array(outcome), (2, 2, 3)),
+    stop=jnp.full((2, 2), stop),
+  )
+  _, _, metrics = _score(STAGE_1, made)
+  assert metrics["failed_calls"] == failed
+  assert metrics["endless_calls"] == endless
 
 
 def test_masks_leave_out_what_their_rules_say():

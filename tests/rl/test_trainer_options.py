@@ -32,7 +32,7 @@ def small(tmp_path_factory):
 
 
 def _write_selection(config):
-  """Budgets 4, 9 and 16 in turn for the training examples."""
+  """Budgets 4, 9 and 16 in turn; every fourth is wrong on the original."""
   source = loader.open_scenes(
     config.data.dir, config.data.difficulty, config.data.split
   )
@@ -43,7 +43,7 @@ def _write_selection(config):
       diverged=True,
       original_tokens=16,
       original_answer="1",
-      original_correct=True,
+      original_correct=k % 4 > 0,
       answer="2",
       correct=False,
       levels=(),
@@ -72,6 +72,18 @@ def test_training_takes_each_examples_own_budget_in_one_shape(small):
   assert shapes[0] == shapes[1]  # so that one program serves both
   with pytest.raises(UserError, match="about split 'train'"):
     Trainer(small("gap.mode=selected", "data.split=test", *_file(config)), "")
+
+
+def test_training_can_leave_out_what_is_wrong_on_the_original(small):
+  config = small("gap.mode=selected", "gap.wrong=drop")
+  source = _write_selection(config)
+  trainer = Trainer(config, "")
+  ids = [source.words(k).id for k in range(len(source)) if k % 4]
+  assert [trainer.source.words(k).id for k in range(len(ids))] == ids
+  assert len(trainer.source) == len(ids) < len(source)
+  example = trainer.source[3]  # the fifth one: 1, 2, 3, 5
+  batch = trainer.prepare(0, [example] * 4).batch
+  assert np.prod(batch.grid, axis=-1).tolist() == [16] * 4  # 5 % 3 = 2
 
 
 def _file(config):

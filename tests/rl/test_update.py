@@ -119,7 +119,10 @@ def updated(step, played, lesson, reference):
 
 
 def _expected(lesson, known, rules):
-  """Loss, share of clipped tokens, entropy, and d loss / d logp, in f64."""
+  """Loss, share of clipped tokens, entropy, and d loss / d logp, in f64.
+
+  The entropy is of all that was written, in the loss or not.
+  """
   logp, other, entropy = known
   written = np.asarray(lesson.trajectory.written)
   mask = written & np.asarray(lesson.mask)[..., None]
@@ -137,7 +140,7 @@ def _expected(lesson, known, rules):
   return (
     loss,
     (mask & is_clipped).sum() / tokens,
-    (mask * entropy).sum() / tokens,
+    entropy[written].mean(),
     mask * slope / tokens,
   )
 
@@ -193,6 +196,18 @@ def test_loss_clip_and_kl_are_those_of_numpy(updated, lesson, known):
   kl = (np.exp(away) - away - 1).mean()
   assert kl > 1e-4
   np.testing.assert_allclose(metrics["kl"], kl, rtol=1e-3)
+
+
+def test_a_step_whose_groups_are_all_dropped_keeps_its_entropy(
+  step, played, lesson, updated, reference
+):
+  """Zero would read as a collapse of the policy."""
+  learner, run = step
+  dropped = dataclasses.replace(lesson, mask=jnp.zeros_like(lesson.mask))
+  _, metrics = run(learner.init(played[0], 0), dropped, reference)
+  assert metrics["loss"] == 0 and metrics["gradient_norm"] == 0
+  expected = updated[1]["entropy"]
+  np.testing.assert_allclose(metrics["entropy"], expected, rtol=1e-5)
 
 
 def test_the_gradient_is_that_of_the_token_mean(

@@ -33,6 +33,7 @@ COMMAND = "python -m tests.speed.record"
 CHANGES = (
   # Views of two sizes: a new size must not compile anew.
   "gap.mode=random",
+  "gap.draw=prompt",
   "gap.tokens=4",
   "gap.levels=4,16",
   "gap.full_tokens=16",
