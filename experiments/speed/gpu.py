@@ -8,7 +8,8 @@ device, a head of their own (so that every turn is the same call, see
 calling_policy.py) and Adam's moments in float32. 64 questions of 1,024 visual
 tokens x 16 rollouts: a turn of 110 tokens, a crop of 240 visual tokens, a
 second turn. Pictures are noise; rewards are drawn, not judged. Prints one
-table. `small` is the same code at a size for CPUs; its figures mean nothing.
+table. `small` is the same code at a size for CPUs, and what runs where there is
+no GPU; its figures mean nothing.
 """
 
 import argparse
@@ -380,23 +381,24 @@ def _share(rate: float, limit: float, unit: str, scale: float) -> str:
 
 
 def main() -> None:
-  """Prints the table, or that there is no GPU."""
+  """Prints the table; without a GPU, of the small size."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--size", choices=("3b", "small"), default="3b")
+  parser.add_argument("--size", choices=("3b", "small"))
   given = parser.parse_args()
   config_lib.setup_jax()
   device = jax.devices()[0]
-  if device.platform != "gpu" and given.size != "small":
+  size = given.size or ("3b" if device.platform == "gpu" else "small")
+  if not given.size and size == "small":
     print(
-      f"no GPU: jax {jax.__version__} finds {device.device_kind} alone; "
-      "pip install 'jax[cuda12]' brings the GPU's part, --size=small runs the "
-      "same code here"
+      f"no GPU: jax {jax.__version__} finds {device.device_kind} alone, so the "
+      "same code runs at a small size, whose figures mean nothing; pip install "
+      "'jax[cuda12]' brings the GPU's part",
+      flush=True,
     )
-    return
   began = time.perf_counter()
-  found = list(rows(Bench(given.workdir, given.size)))
-  print(f"{given.size} on {device.device_kind}, jax {jax.__version__}")
+  found = list(rows(Bench(given.workdir, size)))
+  print(f"{size} on {device.device_kind}, jax {jax.__version__}")
   print(measure.table(["what", "seconds", "rate"], found))
   print(f"{_NOTES}\nAll of it took {time.perf_counter() - began:.0f} s.")
 

@@ -127,7 +127,7 @@ def main() -> None:
       {"ours": ours, "peer": lambda: step()["seconds"]}, given.rounds
     )
     memory = step()["gibibytes"]
-    product = peer.ask("product", size=_PRODUCT)["seconds"]
+    product = peer.ask("product", size=_PRODUCT)["product"]
     versions = peer.versions
   peak, peers_peak = measure.product_rate(_PRODUCT), 2 * _PRODUCT**3 / product
   print(
@@ -140,11 +140,13 @@ def main() -> None:
     [n, f"{s:.3f}", f"{s / seconds['ours']:.1f}"] for n, s in seconds.items()
   ]
   print(measure.table(["update", "seconds", "over ours"], lines), flush=True)
+  least = operations(asked) / peak
   print(
     f"{operations(asked) / 1e12:.2f} e12 operations by formula, "
-    f"{100 * operations(asked) / peak / seconds['ours']:.0f} % of a large "
+    f"{100 * least / seconds['ours']:.0f} % of a large "
     f"product's rate, {peak / 1e9:.0f} GFLOP/s ({peers_peak / 1e9:.0f} in "
-    f"PyTorch); the peer's largest memory {memory:.1f} GiB"
+    f"PyTorch); at all of it {seconds['peer'] / least:.1f} times the peer's "
+    f"speed; the peer's largest memory {memory:.1f} GiB"
   )
 
 

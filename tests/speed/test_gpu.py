@@ -31,10 +31,18 @@ def test_memory_of_the_3b_fits_the_gpu_that_it_is_for():
   assert 40 < gpu.memory(size, slots=512) / 2**30 < 72
 
 
-def test_without_a_gpu_one_line_says_so(tmp_path, monkeypatch, capsys):
+def test_without_a_gpu_the_small_size_runs_and_says_so(
+  tmp_path, monkeypatch, capsys
+):
   if jax.default_backend() == "gpu":
     return
+  asked = []
+  bench = lambda folder, name: asked.append(name)
+  monkeypatch.setattr(gpu, "Bench", bench)
+  monkeypatch.setattr(gpu, "rows", lambda bench: [["whole step", "1", ""]])
   monkeypatch.setattr(sys, "argv", ["gpu", f"--workdir={tmp_path}"])
   gpu.main()
-  said = capsys.readouterr().out
-  assert said.startswith("no GPU: ") and said.count("\n") == 1
+  said = capsys.readouterr().out.splitlines()
+  assert asked == ["small"]
+  assert said[0].startswith("no GPU: ") and "mean nothing" in said[0]
+  assert said[1].startswith("small on ") and "| whole step | 1 |  |" in said
