@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import os
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,7 +79,7 @@ class Checkpointer:
       max_to_keep=keep, cleanup_tmp_directories=True
     )
     with self._writing("open"):
-      self.directory = self.directory.resolve()  # Orbax wants absolute paths
+      self.directory = located(directory)
       self.directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -209,6 +210,32 @@ def abstract(state: Any) -> Any:
   return jax.tree.map(describe, state)
 
 
+def located(path: epath.PathLike) -> epath.Path:
+  """A directory as Orbax wants it: absolute, or a URL as it stands.
+
+  Args:
+    path: local or `gs://`.
+
+  Raises:
+    UserError: nothing here serves such a URL, or its bucket does not answer.
+  """
+  path = epath.Path(path)
+  if "://" not in os.fspath(path):
+    return path.resolve()  # which would make a URL a local path
+  try:
+    path.exists()  # loads what serves it
+  except ImportError as error:
+    raise UserError(
+      f"{path}: {first_line(error)}: `pip install gcsfs` serves gs:// paths"
+    ) from error
+  except Exception as error:  # of gcsfs, aiohttp, Google's libraries
+    raise UserError(
+      f"{path} does not answer: {first_line(error)}. Check the bucket's name, "
+      "the network and your credentials (gcloud auth application-default login)"
+    ) from error
+  return path
+
+
 def find_step(path: epath.PathLike, step: int | None = None) -> epath.Path:
   """The directory of a whole checkpoint.
 
@@ -220,7 +247,7 @@ def find_step(path: epath.PathLike, step: int | None = None) -> epath.Path:
   Raises:
     UserError: there is none.
   """
-  path = epath.Path(path).resolve()
+  path = located(path)
   if step is None and _is_step(path):
     return path
   if not path.exists():
