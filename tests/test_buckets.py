@@ -95,8 +95,8 @@ url, act = sys.argv[1:]
 folder = url + "/checkpoints"
 
 def state(step):
-  return {"params": {"w": jnp.arange(12.0) + step,
-                     "b": jnp.full(3, step, jnp.bfloat16)},
+  return {"params": {f"w{i}": jnp.arange(12.0) + step * i for i in range(40)}
+          | {"b": jnp.full(3, step, jnp.bfloat16)},
           "step": np.int32(step), "key": jax.random.key(step)}
 
 def bits(tree):
@@ -128,23 +128,18 @@ with checkpoints.Checkpointer(folder, keep=2) as saver:
 def bucket():
   """The environment of a client, and the names of what the bucket holds."""
   pytest.importorskip("gcsfs", reason="serves gs:// paths")
-  server = pytest.importorskip("gcp_storage_emulator.server")
+  pytest.importorskip("gcp_storage_emulator", reason="a bucket for tests")
+  from tests import bucket as local
+
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   logging.disable(logging.ERROR)  # it names each object that is not there
-  run = server.create_server("127.0.0.1", port, True, "bucket")
+  run = local.serve(port)
   run.start()
-  url = f"http://127.0.0.1:{port}"
   yield (
-    {
-      **os.environ,
-      "JAX_PLATFORMS": "cpu",
-      "STORAGE_EMULATOR_HOST": url,
-      "TENSORSTORE_GCS_HTTP_URL": url,
-      "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
-    },
-    lambda: list(run._storage.objects["bucket"]),
+    {**os.environ, "JAX_PLATFORMS": "cpu", **local.environment(port)},
+    lambda: local.names(run),
   )
   run.stop()
   logging.disable(logging.NOTSET)
