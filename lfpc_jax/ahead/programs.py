@@ -108,6 +108,12 @@ def _encoder(policy, capacity, waves, arguments):
   return jax.jit(encode), arguments
 
 
+def evaluation_names(budget: int) -> tuple[str, str]:
+  """Of an evaluation's programs at a budget of visual tokens."""
+  name = f"evaluation at {budget:,} tokens"
+  return name, f"prefill of {name}"
+
+
 def evaluation(agent: Agent, prompts: int) -> list[Program]:
   """Prefill and rollout of an evaluation of one batch of questions."""
   policy, capacity = agent.policy, agent.packer.view_capacity
@@ -115,16 +121,17 @@ def evaluation(agent: Agent, prompts: int) -> list[Program]:
   batch, sizes = shapes.batch_of(agent, prompts), _sizes(agent, prompts)
   prefill = functools.partial(encoding.encode_prompt, policy, capacity=capacity)
   rollout = episode.Rollout(policy, agent.episodes, capacity)
+  name, prefill_name = evaluation_names(capacity)
   probe = shapes.whole(jax.ShapeDtypeStruct((), jnp.int32))
   return [
     Program(
-      f"evaluation at {capacity:,} tokens",
+      name,
       jax.jit(rollout),
       (params, batch, shapes.whole(agent.texts), shapes.key(), probe),
       cost.rollout(policy, agent.episodes, sizes, encodes=True),
     ),
     Program(
-      f"prefill of evaluation at {capacity:,} tokens",
+      prefill_name,
       jax.jit(prefill),
       (params, batch),
       cost.prefill(policy, sizes),
