@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import logging
 import os
 from types import TracebackType
 from typing import Any, Self
@@ -189,12 +190,20 @@ class Checkpointer:
   def _writing(self, step: int | str) -> Iterator[None]:
     try:
       yield
-    except (OSError, ValueError) as error:
+    except Exception as error:
+      if not (isinstance(error, OSError | ValueError) or _is_of_bucket(error)):
+        raise
       raise UserError(
         f"cannot write checkpoints to {self.directory} ({step}): "
         f"{first_line(error)}. Check free space and permissions; earlier "
         "checkpoints there are untouched"
       ) from error
+
+
+def _is_of_bucket(error: Exception) -> bool:
+  """Whether it comes from what serves gs:// paths, whose kinds are its own."""
+  package = type(error).__module__.partition(".")[0]
+  return package in ("gcsfs", "google", "aiohttp")
 
 
 def abstract(state: Any) -> Any:
@@ -222,6 +231,7 @@ def located(path: epath.PathLike) -> epath.Path:
   path = epath.Path(path)
   if "://" not in os.fspath(path):
     return path.resolve()  # which would make a URL a local path
+  logging.getLogger("gcsfs").setLevel(logging.WARNING)  # how it reads ahead
   try:
     path.exists()  # loads what serves it
   except ImportError as error:

@@ -84,6 +84,19 @@ def test_a_bucket_that_does_not_answer_is_one_line(monkeypatch, error, says):
     assert URL in str(found.value) and "\n" not in str(found.value)
 
 
+def test_a_bucket_that_takes_nothing_is_one_line(reachable, monkeypatch):
+  # As gcsfs has it; no OSError.
+  refused = type("HttpError", (Exception,), {"__module__": "gcsfs.retry"})
+
+  def fail(path, **kwargs):
+    raise refused("storage.objects.create denied")
+
+  monkeypatch.setattr(type(epath.Path(URL)), "mkdir", fail)
+  says = f"cannot write checkpoints to {URL} .*create denied"
+  with pytest.raises(UserError, match=says):
+    checkpoints.Checkpointer(URL)
+
+
 # ---- A bucket on this machine ----
 
 _CLIENT = """
