@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 import contextlib
 import json
+import logging
+import os
 from types import TracebackType
 from typing import Any, Self
 
@@ -78,7 +80,7 @@ class Checkpointer:
       max_to_keep=keep, cleanup_tmp_directories=True
     )
     with self._writing("open"):
-      self.directory = self.directory.resolve()  # Orbax wants absolute paths
+      self.directory = located(directory)
       self.directory.mkdir(parents=True, exist_ok=True)
       self._manager = ocp.CheckpointManager(self.directory, options=options)
 
@@ -188,12 +190,20 @@ class Checkpointer:
   def _writing(self, step: int | str) -> Iterator[None]:
     try:
       yield
-    except (OSError, ValueError) as error:
+    except Exception as error:
+      if not (isinstance(error, OSError | ValueError) or _is_of_bucket(error)):
+        raise
       raise UserError(
         f"cannot write checkpoints to {self.directory} ({step}): "
         f"{first_line(error)}. Check free space and permissions; earlier "
         "checkpoints there are untouched"
       ) from error
+
+
+def _is_of_bucket(error: Exception) -> bool:
+  """Whether it comes from what serves gs:// paths, whose kinds are its own."""
+  package = type(error).__module__.partition(".")[0]
+  return package in ("gcsfs", "google", "aiohttp")
 
 
 def abstract(state: Any) -> Any:
@@ -209,6 +219,33 @@ def abstract(state: Any) -> Any:
   return jax.tree.map(describe, state)
 
 
+def located(path: epath.PathLike) -> epath.Path:
+  """A directory as Orbax wants it: absolute, or a URL as it stands.
+
+  Args:
+    path: local or `gs://`.
+
+  Raises:
+    UserError: nothing here serves such a URL, or its bucket does not answer.
+  """
+  path = epath.Path(path)
+  if "://" not in os.fspath(path):
+    return path.resolve()  # which would make a URL a local path
+  logging.getLogger("gcsfs").setLevel(logging.WARNING)  # how it reads ahead
+  try:
+    path.exists()  # loads what serves it
+  except ImportError as error:
+    raise UserError(
+      f"{path}: {first_line(error)}: `pip install gcsfs` serves gs:// paths"
+    ) from error
+  except Exception as error:  # of gcsfs, aiohttp, Google's libraries
+    raise UserError(
+      f"{path} does not answer: {first_line(error)}. Check the bucket's name, "
+      "the network and your credentials (gcloud auth application-default login)"
+    ) from error
+  return path
+
+
 def find_step(path: epath.PathLike, step: int | None = None) -> epath.Path:
   """The directory of a whole checkpoint.
 
@@ -220,7 +257,7 @@ def find_step(path: epath.PathLike, step: int | None = None) -> epath.Path:
   Raises:
     UserError: there is none.
   """
-  path = epath.Path(path).resolve()
+  path = located(path)
   if step is None and _is_step(path):
     return path
   if not path.exists():

@@ -12,11 +12,14 @@ network allow, and the collectives. Exit status 2: something does not fit.
 micro-batches, that a step of training needs, by formula and in seconds;
 --confirm compiles what it proposes, and looks on where the compiler refuses:
 
-  python -m lfpc_jax.compile_check --config=configs/stage1.py:7b --size=7b \
+  python -m lfpc_jax.compile_check --config=configs/stage1.py:7b \
     --topology=v5e --propose
 
 --size=7b takes a published policy's sizes instead of those of
-config.policy.path, so that nothing has to be downloaded.
+config.policy.path, so that nothing has to be downloaded. Without it, a config
+whose path is empty has the sizes that its name ends in, as of stage1.py:7b.
+Where waves and micro-batches do not divide over the slice, it is compiled in
+the layout that --propose finds there; both are said.
 """
 
 import os
@@ -27,7 +30,10 @@ from absl import flags
 from lfpc_jax import config as config_lib
 
 _TOPOLOGY = flags.DEFINE_string(
-  "topology", "v5e:4x4", "Generation and chips along each axis."
+  "topology",
+  None,
+  "Generation and chips along each axis, v5e:4x4 if not given; of --propose a "
+  "generation, v5e, or one slice of it.",
 )
 _SLICES = flags.DEFINE_integer("slices", 1, "How many such slices.")
 _SIZE = flags.DEFINE_string("size", "", "A published size: 3b, 7b, 32b, 72b.")
@@ -50,11 +56,17 @@ def run(config, workdir: str | None) -> None:
   if _CONFIRM.value and not _PROPOSE.value:
     raise UserError("--confirm compiles what --propose finds: give both")
   if _PROPOSE.value:
-    fits = proposing.run(config, _TOPOLOGY.value, _SIZE.value, _CONFIRM.value)
+    fits = proposing.run(
+      config,
+      _TOPOLOGY.value or "v5e",
+      _SIZE.value,
+      _CONFIRM.value,
+      _SLICES.value,
+    )
   else:
     fits = command.run(
       config,
-      _TOPOLOGY.value,
+      _TOPOLOGY.value or "v5e:4x4",
       _SLICES.value,
       _SIZE.value,
       _DUMP.value,

@@ -253,48 +253,6 @@ def _python(script, *args):
   )
 
 
-_OTHER_MESH = """
-import sys
-import jax
-jax.config.update("jax_num_cpu_devices", 4)
-import numpy as np
-from lfpc_jax import checkpoints
-from lfpc_jax.parallel import make_mesh, tree_shardings, use_mesh
-
-axes = {"params": {"w": ("embed", "mlp")}, "key": ()}
-state = {"params": {"w": np.arange(64., dtype=np.float32).reshape(8, 8)},
-         "key": jax.random.key(1)}
-layouts = [((4, 1), None), ((2, 2), None), ((1, 4), None), ((1,), 1)]
-with checkpoints.Checkpointer(sys.argv[1]) as saver:
-  for step, (sizes, count) in enumerate(layouts):
-    names = ("fsdp", "tensor")
-    if count:
-      sizes = (1, 1)
-    mesh = make_mesh(names, sizes, jax.devices()[:count])
-    with use_mesh(mesh):
-      shardings = tree_shardings(axes)
-    target = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      state, shardings)
-    if step:
-      state, _ = saver.restore(target)
-      w = state["params"]["w"]
-      assert w.sharding == shardings["params"]["w"], w.sharding
-    else:
-      state = jax.tree.map(jax.device_put, state, shardings)
-    saver.save(step, state)
-np.testing.assert_array_equal(w, np.arange(64.).reshape(8, 8))
-assert (jax.random.key_data(state["key"])
-        == jax.random.key_data(jax.random.key(1))).all()
-print("every mesh agrees")
-"""
-
-
-def test_a_save_on_one_mesh_restores_on_another(tmp_path):
-  done = _python(_OTHER_MESH, str(tmp_path))
-  assert "every mesh agrees" in done.stdout, done.stderr
-
-
 # One process imports JAX and forks a saver for each kill: no start-up between.
 _KILLED = """
 import json, os, random, signal, sys, time

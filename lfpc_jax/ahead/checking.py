@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
-import re
 import sys
 import time
 from typing import Any
@@ -13,21 +12,15 @@ import ml_collections
 
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import parallel
-from lfpc_jax.ahead import chips, hlo, programs
+from lfpc_jax.ahead import chips, hlo, programs, refusals
 from lfpc_jax.ahead.hlo import Collective
+from lfpc_jax.ahead.layouts import Layout
+from lfpc_jax.ahead.refusals import Allocation
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.errors import UserError
 from lfpc_jax.models import config as model_config
 from lfpc_jax.rl import trainer
 from lfpc_jax.rl.update import Learner
-
-# The compiler names all that a program needs, or what it makes by itself.
-_FULL = re.compile(
-  r"(?P<all>Used |temporaries \()(?P<size>[\d.]+)(?P<unit>[KMGT])"
-  r"(?: of|\) exceeds)",
-  re.IGNORECASE,
-)
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclasses.dataclass
@@ -42,6 +35,7 @@ class Outcome:
       some.
     collectives: of the compiled program; none where it is refused.
     fits: whether it fits into the device's memory.
+    largest: allocations of what the compiler refuses, if it lists them.
   """
 
   program: programs.Program
@@ -49,6 +43,7 @@ class Outcome:
   memory: dict[str, float]
   collectives: list[Collective]
   fits: bool
+  largest: list[Allocation] = dataclasses.field(default_factory=list)
 
   @property
   def used(self) -> float:
@@ -81,12 +76,16 @@ def subject(config: Any, size: str = "") -> Subject:
   Args:
     config: a whole config, see configs/.
     size: '7b' and so on: a published policy's sizes in place of those of
-      config.policy.path, with the shipped tokeniser.
+      config.policy.path, with the shipped tokeniser; '' where that path is
+      empty: what the config's name ends in, and says so.
 
   Raises:
     UserError: an unknown size, or a config that makes no policy.
   """
-  sizes = None
+  sizes, named = None, str(config.name).rpartition(" ")[2]
+  if not size and not config.policy.path and named in model_config.PUBLISHED:
+    size = named
+    print(f"policy.path is empty: --size={size}, of the config {config.name!r}")
   if size:
     sizes = model_config.PUBLISHED.get(size)
     if sizes is None:
@@ -100,6 +99,13 @@ def subject(config: Any, size: str = "") -> Subject:
   agent = agent_lib.make_agent(config, capacity, sizes)
   learner = trainer.make_learner(config, agent, capacity)
   return Subject(config, sizes, agent, learner, size)
+
+
+def laid_out(about: Subject, layout: Layout) -> Subject:
+  """The same config in another layout."""
+  config = ml_collections.ConfigDict(about.config)
+  config.update_from_flattened_dict(layout.changes())
+  return subject(config, about.size)
 
 
 def check(
@@ -122,20 +128,14 @@ def check(
   Raises:
     UserError: the config, mesh or sizes make no program.
   """
-  config, agent = about.config, about.agent
-  judges = [
-    agent_lib.make_agent(
-      config, budget, about.sizes, group=1, temperature=config.eval.temperature
-    )
-    for budget in config.eval.budgets
-  ]
+  config = about.config
   with parallel.configured(config.mesh, topology.devices, absent=True):
     trainer.check_slices(config)
     todo = programs.training(
-      agent, about.learner, config.rollout.prompts, config.rollout.waves
+      about.agent, about.learner, config.rollout.prompts, config.rollout.waves
     )
-    for judge in judges:
-      todo += programs.evaluation(judge, config.eval.batch)
+    for budget in config.eval.budgets:
+      todo += _evaluation(about, budget, only)
     for program in todo:
       if program.name.startswith(only):
         print(f"compiling {program.name}", file=sys.stderr, flush=True)
@@ -148,6 +148,24 @@ def check(
           flush=True,
         )
         yield outcome, code
+
+
+def _evaluation(about: Subject, budget: int, only) -> list[programs.Program]:
+  """The programs of a budget; none, and a line, where it does not divide."""
+  if not any(n.startswith(only) for n in programs.evaluation_names(budget)):
+    return []
+  config = about.config
+  judge = agent_lib.make_agent(
+    config, budget, about.sizes, group=1, temperature=config.eval.temperature
+  )
+  try:
+    return programs.evaluation(judge, config.eval.batch)
+  except UserError as error:
+    print(
+      f"left out: the evaluation at {budget:,} tokens, of eval.batch="
+      f"{config.eval.batch}: {error}"
+    )
+    return []
 
 
 def compile_one(
@@ -163,7 +181,9 @@ def compile_one(
     if memory is None:
       raise
     seconds = time.perf_counter() - began
-    return Outcome(program, seconds, memory, [], False), str(error)
+    largest = refusals.largest(str(error))
+    outcome = Outcome(program, seconds, memory, [], False, largest)
+    return outcome, str(error)
   seconds = time.perf_counter() - began
   stats = compiled.memory_analysis()
   memory = {
@@ -182,12 +202,12 @@ def compile_one(
 
 def _refused(program: programs.Program, text: str) -> dict[str, float] | None:
   """Memory by what the compiler says of a full one; None: it says no such."""
-  full = _FULL.search(text)
-  if full is None:
+  found = refusals.wanted(text)
+  if found is None:
     return None
-  size = float(full["size"]) * _UNITS[full["unit"].upper()]
+  size, is_all = found
   memory = {"held": program.held}
-  if full["all"].lower().startswith("temporaries"):
+  if not is_all:
     memory["arguments"] = programs.on_device(program.arguments)
     memory["temporary"] = size
     return memory | {"used": sum(memory.values())}

@@ -44,6 +44,9 @@ GENERATIONS = {
   "v6e": Chip(918e12, 32 * 2**30, 1640e9, 448e9, 2, "v6e-4"),
   "tpu7x": Chip(2307e12, 192 * 2**30, 7380e9, 1200e9, 3, "tpu7x-8", 2),
 }
+# Bytes a second of one device to other slices: an assumption, 200 Gbit/s a host
+# of four chips. Hosts and data centres differ.
+BETWEEN_SLICES = 6.25e9
 _FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 _DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8")
 
@@ -56,11 +59,13 @@ class Topology:
     name: such as 'v5e:4x4'.
     chip: one device's figures; some generations have two devices a chip.
     devices: all of them; nothing can run there.
+    slices: how many slices they are.
   """
 
   name: str
   chip: Chip
   devices: list[jax.Device]
+  slices: int = 1
 
 
 def device_of(generation: str, share: float | None = None) -> Chip:
@@ -88,14 +93,23 @@ def device_of(generation: str, share: float | None = None) -> Chip:
   )
 
 
-def standard_slices(generation: str) -> list[tuple[str, int]]:
+def standard_slices(name: str) -> list[tuple[str, int]]:
   """The slices of a generation that can be rented, with their devices.
 
+  Args:
+    name: 'v5e', or 'v5e:4x4' for that one alone.
+
   Raises:
-    UserError: there is no such generation.
+    UserError: there is no such generation, or no such slice.
   """
+  generation, _, shape = name.partition(":")
   chip = device_of(generation)
   shapes = _FLAT if chip.dimensions == 2 else _DEEP
+  if shape and shape not in shapes:
+    raise UserError(
+      f"--topology={name}: slices of {generation} are {', '.join(shapes)}"
+    )
+  shapes = (shape,) if shape else shapes
   return [
     (
       f"{generation}:{shape}",
@@ -147,7 +161,7 @@ def find(name: str, slices: int = 1) -> Topology:
     ) from error
   devices = list(found.devices)
   share = slices * math.prod(sizes) / len(devices)
-  return Topology(name, device_of(generation, share), devices)
+  return Topology(name, device_of(generation, share), devices, slices)
 
 
 def _check_compiler() -> None:

@@ -12,23 +12,31 @@ import jax
 import rich.console
 import rich.table
 
-from lfpc_jax.ahead import checking, chips
-from lfpc_jax.ahead.checking import Outcome
+from lfpc_jax import parallel
+from lfpc_jax.ahead import checking, chips, layouts, search
+from lfpc_jax.ahead.checking import Outcome, Subject
+from lfpc_jax.errors import UserError
+from lfpc_jax.rl import trainer
 
 
 def bounds(outcome: Outcome, topology: chips.Topology) -> dict[str, float]:
   """Seconds that each resource alone would need; the largest one binds.
 
   Compute and weights by formula; collectives by the bytes of their results
-  over all links of a chip, those in loops of unknown length once a step.
+  over all links of a chip, those in loops of unknown length once a step; what
+  goes to other slices at the rate of `chips.BETWEEN_SLICES`.
   """
   chip, number = topology.chip, len(topology.devices)
   work = outcome.program.work
-  moved = sum(c.bytes * c.times for c in outcome.collectives)
+  moved, sent = (
+    sum(c.bytes * c.times for c in outcome.collectives if c.leaves == leaves)
+    for leaves in (False, True)
+  )
   return {
     "compute": work.flops / (number * chip.flops),
     "memory": work.reads / (number * chip.bandwidth),
     "network": moved / chip.links,
+    "slices": sent / chips.BETWEEN_SLICES,
   }
 
 
@@ -43,6 +51,7 @@ def memory_table(outcomes: list[Outcome], topology) -> rich.table.Table:
     table.add_column(name, justify="left" if name == "program" else "right")
   for name in (
     "temporary",
+    "code",
     "held",
     "PFLOP",
     "at best",
@@ -53,7 +62,14 @@ def memory_table(outcomes: list[Outcome], topology) -> rich.table.Table:
   for outcome in outcomes:
     parts = [
       f"{outcome.memory[kind] / 2**30:.2f}" if kind in outcome.memory else "-"
-      for kind in ("used", "arguments", "results", "temporary", "held")
+      for kind in (
+        "used",
+        "arguments",
+        "results",
+        "temporary",
+        "code",
+        "held",
+      )
     ]
     times = bounds(outcome, topology)
     worst = max(times, key=times.get)
@@ -98,6 +114,46 @@ def collective_table(outcomes: list[Outcome]) -> rich.table.Table:
   return table
 
 
+def refusal_table(outcomes: list[Outcome]) -> rich.table.Table:
+  """A row for each of the largest allocations that the compiler lists."""
+  table = rich.table.Table(title="largest allocations of what is refused")
+  for name in ("program", "GiB", "shape", "made by"):
+    table.add_column(name, justify="right" if name == "GiB" else "left")
+  for outcome in outcomes:
+    for one in outcome.largest:
+      table.add_row(
+        outcome.program.name,
+        f"{one.bytes / 2**30:.2f}",
+        re.sub(r"\{[^{}]*\}", "", one.shape),
+        one.operator,
+      )
+  return table
+
+
+def divided(about: Subject, topology: chips.Topology) -> Subject:
+  """The config as it is, or laid out anew where its slices do not divide.
+
+  Raises:
+    UserError: they do not, and there is no proposal for such devices.
+  """
+  config = about.config
+  with parallel.configured(config.mesh, topology.devices, absent=True):
+    try:
+      trainer.check_slices(config)
+      return about
+    except UserError as error:
+      reason = str(error)
+  found = None
+  if topology.slices == 1 and tuple(config.mesh.axes) == layouts.AXES:
+    step = layouts.make_step(config, about.agent, about.learner)
+    number = len(topology.devices)
+    found = search.on_slice(step, topology.name, topology.chip, number)
+  if found is None:
+    raise UserError(f"{reason}; --propose says what divides over a slice")
+  print(f"{reason}. Compiled as --propose has it: {found.layout.flags()}")
+  return checking.laid_out(about, found.layout)
+
+
 def run(
   config: Any,
   name: str,
@@ -108,12 +164,11 @@ def run(
 ) -> bool:
   """The command; tells whether everything fits."""
   topology = chips.find(name, slices)
+  about = divided(checking.subject(config, size), topology)
   # What is compiled without a device cannot be read back from the cache.
   jax.config.update("jax_enable_compilation_cache", False)
   outcomes = []
-  for outcome, text in checking.check(
-    checking.subject(config, size), topology, bool(dump), only
-  ):
+  for outcome, text in checking.check(about, topology, bool(dump), only):
     outcomes.append(outcome)
     if dump:
       _write(dump, outcome.program.name, text)
@@ -122,13 +177,21 @@ def run(
 
 
 def show(outcomes: list[Outcome], topology: chips.Topology) -> None:
-  """Prints both tables."""
+  """Prints the tables."""
   # A log file has no width of its own.
   width = None if sys.stdout.isatty() else 140
   console = rich.console.Console(width=width)
   console.print(memory_table(outcomes, topology))
   if any(outcome.collectives for outcome in outcomes):
     console.print(collective_table(outcomes))
+  if any(outcome.largest for outcome in outcomes):
+    console.print(refusal_table(outcomes))
+  if topology.slices > 1:
+    console.print(
+      f"{topology.slices} slices: what one device sends to the others is taken "
+      f"to go at {chips.BETWEEN_SLICES / 1e9:g} GB/s",
+      soft_wrap=True,
+    )
 
 
 def _write(folder: str, name: str, text: str) -> None:

@@ -13,6 +13,7 @@ KINDS = (
   "all-to-all",
   "collective-permute",
 )
+BETWEEN = "between slices"  # how the kinds of what leaves a slice end
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(
   r"^\s+(?:ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\((.*)$"
@@ -26,6 +27,8 @@ _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONDITION = re.compile(r"condition=%?([\w.\-]+)")
 _CONSTANT = re.compile(r" = s32\[\]\S* constant\((\d+)\)")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
+# Between slices a collective is a message of the host to other hosts.
+_MESSAGE = re.compile(r'_xla_megascale_transfer_type="([A-Z_]+)"')
 _ARRAY = re.compile(r"\b(pred|[subf]\d+|bf16|f8\w*|c64)\[([\d,]*)\]")
 
 
@@ -34,9 +37,9 @@ class Collective:
   """A collective of the program, as often as it runs.
 
   Attributes:
-    kind: one of `KINDS`.
+    kind: one of `KINDS`, or what ends in `BETWEEN`.
     shape: of its result, as the program writes it.
-    bytes: of its result on one device.
+    bytes: of its result on one device, or of what it sends to other slices.
     times: how often it runs; in a loop whose length is data, once for each of
       that loop's steps.
     open_loop: whether it is in such a loop.
@@ -48,6 +51,11 @@ class Collective:
   times: int
   open_loop: bool
 
+  @property
+  def leaves(self) -> bool:
+    """Whether it goes to another slice."""
+    return self.kind.endswith(BETWEEN)
+
 
 def collectives(text: str) -> list[Collective]:
   """All collectives of a program, from `compiled.as_text()`."""
@@ -55,9 +63,11 @@ def collectives(text: str) -> list[Collective]:
   found, channels = [], set()
   for channel, collective in _walk(bodies, entry, 1, False):
     # An asynchronous one stands in several fusions, as start, middle and end.
-    if channel is None or channel not in channels:
+    # Messages between slices count their channels anew.
+    known = (collective.leaves, channel)
+    if channel is None or known not in channels:
       found.append(collective)
-      channels.add(channel)
+      channels.add(known)
   return found
 
 
@@ -97,7 +107,10 @@ def _walk(
       continue
     shape, operation, rest = found.groups()
     kind = operation.removesuffix("-start")
-    if kind in KINDS:
+    message = _MESSAGE.search(rest) if operation == "send" else None
+    if message:
+      kind = f"{message.group(1).lower().replace('_', '-')} {BETWEEN}"
+    if message or kind in KINDS:
       channel = _CHANNEL.search(rest)
       size = _bytes(shape, kind)
       yield (

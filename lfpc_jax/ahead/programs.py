@@ -18,11 +18,9 @@ from lfpc_jax import parallel
 from lfpc_jax.agent import Agent
 from lfpc_jax.ahead import cost
 from lfpc_jax.models import lora
-from lfpc_jax.rl import placement
-from lfpc_jax.rl.types import Lesson
+from lfpc_jax.rl import placement, shapes
 from lfpc_jax.rl.update import Learner
 from lfpc_jax.rollout import encoding, episode
-from lfpc_jax.rollout.types import Batch, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,41 +54,6 @@ def on_device(tree: Any) -> float:
   )
 
 
-def batch_shapes(agent: Agent, prompts: int, visual: bool = False) -> Batch:
-  """A packed batch as ShapeDtypeStructs, over the active mesh.
-
-  Args:
-    agent: its packer gives the sizes.
-    prompts: P.
-    visual: whether the views are encoded already.
-  """
-  packer, width = agent.packer, agent.policy.text.width
-  slots = packer.view_capacity + packer.text_capacity
-  boxes = packer.target_capacity
-
-  def of(*shape, dtype=jnp.int32):
-    shape = (prompts, *shape)
-    axes = ("prompt",) + (None,) * (len(shape) - 1)
-    place = parallel.named_sharding(axes, shape)
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
-  return Batch(
-    tokens=of(slots),
-    positions=of(slots, 3),
-    visual_index=of(slots),
-    length=of(),
-    next_position=of(),
-    originals=of(*packer.image_capacity, 3, dtype=jnp.uint8),
-    size=of(2),
-    grid=of(2),
-    targets=of(boxes, 4),
-    target_valid=of(boxes, dtype=jnp.bool_),
-    visual=of(packer.view_capacity, width, dtype=jnp.dtype(agent.policy.dtype))
-    if visual
-    else None,
-  )
-
-
 def training(
   agent: Agent, learner: Learner, prompts: int, waves: int = 1
 ) -> list[Program]:
@@ -98,7 +61,7 @@ def training(
   policy, capacity = agent.policy, learner.capacity
   state = placement.abstract_state(learner, agent.precision)
   frozen = "vision" in lora.frozen_parts(state.params, learner.frozen)
-  batch = batch_shapes(agent, prompts, visual=frozen)
+  batch = shapes.batch_of(agent, prompts, visual=frozen)
   sizes = dataclasses.replace(
     _sizes(agent, prompts),
     slices=learner.config.micro_batches,
@@ -106,14 +69,8 @@ def training(
     waves=waves,
   )
   rollout = episode.Rollout(policy, agent.episodes, capacity, waves)
-  arguments = (state.params, batch, _whole(agent.texts), _key())
-  trajectory = _trajectory_shapes(rollout, arguments)
-  lesson = Lesson(
-    batch,
-    trajectory,
-    _like(trajectory.length, jnp.float32),
-    _like(trajectory.length, jnp.bool_),
-  )
+  arguments = (state.params, batch, shapes.whole(agent.texts), shapes.key())
+  lesson = shapes.lesson_of(batch, shapes.trajectory_of(rollout, arguments))
   reference = state.params if learner.config.kl else None
   held = on_device((state.opt_state, reference))
   places = jax.tree.map(lambda x: x.sharding, state)
@@ -151,23 +108,30 @@ def _encoder(policy, capacity, waves, arguments):
   return jax.jit(encode), arguments
 
 
+def evaluation_names(budget: int) -> tuple[str, str]:
+  """Of an evaluation's programs at a budget of visual tokens."""
+  name = f"evaluation at {budget:,} tokens"
+  return name, f"prefill of {name}"
+
+
 def evaluation(agent: Agent, prompts: int) -> list[Program]:
   """Prefill and rollout of an evaluation of one batch of questions."""
   policy, capacity = agent.policy, agent.packer.view_capacity
   params = placement.abstract_params(policy, agent.precision)
-  batch, sizes = batch_shapes(agent, prompts), _sizes(agent, prompts)
+  batch, sizes = shapes.batch_of(agent, prompts), _sizes(agent, prompts)
   prefill = functools.partial(encoding.encode_prompt, policy, capacity=capacity)
   rollout = episode.Rollout(policy, agent.episodes, capacity)
-  probe = _whole(jax.ShapeDtypeStruct((), jnp.int32))
+  name, prefill_name = evaluation_names(capacity)
+  probe = shapes.whole(jax.ShapeDtypeStruct((), jnp.int32))
   return [
     Program(
-      f"evaluation at {capacity:,} tokens",
+      name,
       jax.jit(rollout),
-      (params, batch, _whole(agent.texts), _key(), probe),
+      (params, batch, shapes.whole(agent.texts), shapes.key(), probe),
       cost.rollout(policy, agent.episodes, sizes, encodes=True),
     ),
     Program(
-      f"prefill of evaluation at {capacity:,} tokens",
+      prefill_name,
       jax.jit(prefill),
       (params, batch),
       cost.prefill(policy, sizes),
@@ -186,35 +150,3 @@ def _sizes(agent: Agent, prompts: int) -> cost.Sizes:
     packer.view_capacity,
     mesh.size // parts,
   )
-
-
-def _trajectory_shapes(rollout, arguments) -> Trajectory:
-  shapes = jax.eval_shape(rollout, *arguments)
-
-  def place(x):
-    axes = ("prompt", "rollout") + (None,) * (x.ndim - 2)
-    return jax.ShapeDtypeStruct(
-      x.shape,
-      x.dtype,
-      sharding=parallel.named_sharding(axes[: x.ndim], x.shape),
-    )
-
-  return jax.tree.map(place, shapes)
-
-
-def _like(x: Any, dtype: Any) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(x.shape, dtype, sharding=x.sharding)
-
-
-def _whole(tree: Any) -> Any:
-  """Shapes of arrays that every device has whole."""
-
-  def place(x):
-    whole = parallel.named_sharding((None,) * x.ndim)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole)
-
-  return jax.tree.map(place, tree)
-
-
-def _key() -> jax.ShapeDtypeStruct:
-  return _whole(jax.eval_shape(lambda: jax.random.key(0)))

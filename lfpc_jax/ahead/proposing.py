@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 import jax
-import ml_collections
 import rich.console
 import rich.table
 
@@ -37,14 +36,7 @@ class Confirmed:
   refused: list[tuple[str, Layout, str, float]]
 
 
-def laid_out(about: Subject, layout: Layout) -> Subject:
-  """The same config in another layout."""
-  config = ml_collections.ConfigDict(about.config)
-  config.update_from_flattened_dict(layout.changes())
-  return checking.subject(config, about.size)
-
-
-def confirm(about: Subject, step: Step, generation: str) -> Confirmed:
+def confirm(about: Subject, step: Step, topology: str) -> Confirmed:
   """Compiles the smallest slice's layout, until one fits.
 
   What a program was refused with scales the estimates of the next proposals.
@@ -52,7 +44,7 @@ def confirm(about: Subject, step: Step, generation: str) -> Confirmed:
   Args:
     about: the config.
     step: what it says of a step.
-    generation: such as 'v5e'.
+    topology: such as 'v5e', or 'v5e:4x4' for that slice alone.
 
   Raises:
     UserError: no slice is large enough, or too many were refused.
@@ -61,16 +53,16 @@ def confirm(about: Subject, step: Step, generation: str) -> Confirmed:
   jax.config.update("jax_enable_compilation_cache", False)
   scale, known, refused = {}, {}, []
   for _ in range(_TRIES):
-    found = search.smallest(search.proposals(step, generation, scale))
+    found = search.smallest(search.proposals(step, topology, scale))
     if found is None:
-      raise UserError(f"no slice of {generation} holds this step")
-    topology = chips.find(found.topology)
+      raise UserError(_no_room(topology))
+    devices = chips.find(found.topology)
     print(f"trying {found.topology} {found.layout.flags()}", file=sys.stderr)
-    changed = laid_out(about, found.layout)
+    changed = checking.laid_out(about, found.layout)
     for name in search.PROGRAMS:
       key = (name, found.topology, _part(name, found.layout))
       if key not in known:
-        done = list(checking.check(changed, topology, only=name))
+        done = list(checking.check(changed, devices, only=name))
         known[key] = done[0][0] if done else None
       if known[key] is not None and not known[key].fits:
         refused.append((found.topology, found.layout, name, known[key].used))
@@ -83,7 +75,16 @@ def confirm(about: Subject, step: Step, generation: str) -> Confirmed:
         for name in search.PROGRAMS
       ]
       return Confirmed(found, [x for x in outcomes if x], refused)
-  raise UserError(f"the compiler refused {_TRIES} proposals for {generation}")
+  raise UserError(f"the compiler refused {_TRIES} proposals for {topology}")
+
+
+def _no_room(topology: str) -> str:
+  which = (
+    f"{topology} does not hold"
+    if ":" in topology
+    else (f"no slice of {topology} holds")
+  )
+  return f"{which} this step"
 
 
 def _part(name: str, layout: Layout) -> Layout:
@@ -119,19 +120,35 @@ def table(found: Iterable[Proposal]) -> rich.table.Table:
   return shown
 
 
-def run(config: Any, name: str, size: str = "", compiles: bool = False) -> bool:
+def run(
+  config: Any,
+  topology: str,
+  size: str = "",
+  compiles: bool = False,
+  slices: int = 1,
+) -> bool:
   """The command; tells whether a slice holds a step.
 
   Args:
     config: a whole config.
-    name: a generation, or a topology of one.
+    topology: a generation, or a slice of one, which is then the only one.
     size: see `checking.subject`.
     compiles: whether to confirm the proposal by compiling it.
+    slices: refused where it is not 1.
+
+  Raises:
+    UserError: there is no such topology, or nothing is proposed for this.
   """
-  generation = name.partition(":")[0]
+  if slices != 1:
+    raise UserError(
+      f"--slices={slices}: a layout is proposed for one slice; take it for "
+      "each, multiply mesh.sizes and mesh.slices along fsdp, and compile that "
+      "without --propose"
+    )
+  chips.standard_slices(topology)
   about = checking.subject(config, size)
   step = layouts.make_step(about.config, about.agent, about.learner)
-  found = search.proposals(step, generation)
+  found = search.proposals(step, topology)
   width = None if sys.stdout.isatty() else 140
   console = rich.console.Console(width=width)
   console.print(table(found))
@@ -139,11 +156,11 @@ def run(config: Any, name: str, size: str = "", compiles: bool = False) -> bool:
     console.print("* a rollout brings its parameters together for each token")
   best = search.smallest(found)
   if best is None:
-    console.print(f"no slice of {generation} holds this step")
+    console.print(_no_room(topology))
     return False
   how = "by formula, not compiled"
   if compiles:
-    done = confirm(about, step, generation)
+    done = confirm(about, step, topology)
     best, how = done.proposal, "compiled"
     command.show(done.outcomes, chips.find(best.topology))
     for slice_name, layout, program, used in done.refused:
@@ -151,7 +168,8 @@ def run(config: Any, name: str, size: str = "", compiles: bool = False) -> bool:
         f"refused: {program} on {slice_name}, {used / 2**30:.2f} GiB, "
         f"{layout.flags()}"
       )
-  console.print(f"the smallest slice that fits ({how}):", soft_wrap=True)
+  what = "fits" if ":" in topology else "the smallest slice that fits"
+  console.print(f"{what} ({how}):", soft_wrap=True)
   console.print(
     f"--topology={best.topology} {best.layout.flags()}", soft_wrap=True
   )

@@ -139,18 +139,18 @@ def on_slice(
 
 
 def proposals(
-  step: Step, generation: str, scale: Mapping[str, float] | None = None
+  step: Step, topology: str, scale: Mapping[str, float] | None = None
 ) -> list[Proposal]:
   """One for each standard slice of a generation, the smallest first.
 
   Args:
     step: of training.
-    generation: such as 'v5e'.
+    topology: such as 'v5e', or 'v5e:4x4' for that slice alone.
     scale: see `used`.
   """
   found = []
-  for name, devices in chips.standard_slices(generation):
-    chip = chips.device_of(generation)
+  for name, devices in chips.standard_slices(topology):
+    chip = chips.device_of(name.partition(":")[0])
     proposal = on_slice(step, name, chip, devices, scale)
     if proposal is not None:
       found.append(proposal)

@@ -24,7 +24,7 @@ from lfpc_jax.evaluation import records as records_lib
 from lfpc_jax.evaluation.buckets import Part
 from lfpc_jax.evaluation.entries import Entry, merge, pack
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rl import scoring
+from lfpc_jax.rl import scoring, shapes
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rollout import encoding, episode
 from lfpc_jax.rollout.probes import Probe
@@ -126,6 +126,10 @@ class Runner:
     }
     self._box_terms = jax.jit(items_lib.box_terms)
     self.share = parallel.batch_share(config.eval.batch)
+    for budget, agent in self._agents.items():
+      shapes.check_evaluation(
+        agent, config.eval.batch, self._prefills[budget], self._rollouts[budget]
+      )
     self._compiled: set[tuple[int, buckets.Size, int]] = set()
 
   @property

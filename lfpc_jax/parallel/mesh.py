@@ -78,7 +78,18 @@ def make_mesh(
   if math.prod(slices) > 1:
     grid = _hybrid_grid(axes, sizes, tuple(slices), devices)
     return jax.sharding.Mesh(grid, tuple(axes), axis_types=auto)
+  _check_one_slice(devices)
   return jax.make_mesh(sizes, tuple(axes), axis_types=auto, devices=devices)
+
+
+def _check_one_slice(devices: Sequence[jax.Device]) -> None:
+  """Refuses a mesh that takes several slices for one."""
+  found = {getattr(d, "slice_index", None) for d in devices}
+  if len(found) > 1:
+    raise UserError(
+      f"the devices lie in {len(found)} slices: say along which axis, as with "
+      f"--config.mesh.slices={len(found)},1"
+    )
 
 
 def _hybrid_grid(axes, sizes, slices, devices):

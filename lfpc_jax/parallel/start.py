@@ -33,6 +33,25 @@ def is_cluster(environment: Mapping[str, str]) -> bool:
   )
 
 
+def local_gpus(environment: Mapping[str, str]) -> list[int] | None:
+  """The GPUs of this process, counted among those that it sees.
+
+  JAX takes the one of the task's number on its host. That is right where every
+  task sees all of the host's, and wrong where Slurm shows each task its own.
+
+  Returns:
+    None where JAX's way is right, or the environment says otherwise.
+  """
+  seen = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
+  number = len([x for x in seen if x.strip()])
+  alone = environment.get("SLURM_NTASKS") == environment.get(
+    "SLURM_STEP_NUM_NODES", ""
+  )
+  if "JAX_LOCAL_DEVICE_IDS" in environment or not number:
+    return None
+  return list(range(number)) if number == 1 or alone else None
+
+
 def start(distributed: bool | None = None) -> None:
   """Joins this process to the others of its run; before any computation.
 
@@ -55,7 +74,8 @@ def start(distributed: bool | None = None) -> None:
   }
   try:
     jax.distributed.initialize(
-      **{name: int(x) for name, x in named.items() if x is not None}
+      local_device_ids=local_gpus(os.environ),
+      **{name: int(x) for name, x in named.items() if x is not None},
     )
   except (ValueError, RuntimeError) as error:
     raise UserError(

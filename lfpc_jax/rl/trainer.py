@@ -24,7 +24,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
 from lfpc_jax.models.config import check_dtype
 from lfpc_jax.models.parameters import Params, params_digest
-from lfpc_jax.rl import placement, precision, same_run, scoring
+from lfpc_jax.rl import placement, precision, same_run, scoring, shapes
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.skipped import SkippedSteps
@@ -164,6 +164,14 @@ class Trainer:
       self.learner.update,
       donate_argnums=0,
       out_shardings=None if places is None else (places, None),
+    )
+    shapes.check_training(
+      self.agent,
+      self.learner,
+      config.rollout.prompts,
+      self.encode,
+      self.rollout,
+      self.update,
     )
     self.thresholds = AlarmConfig(**config.alarms)
     self.seen: Seen | None = None  # the latest step's rollouts

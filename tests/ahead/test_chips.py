@@ -42,7 +42,7 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch):
     chips.find("v5e:2x2")
 
 
-def _check(*arguments):
+def check(*arguments):
   return subprocess.run(
     [sys.executable, "-m", "lfpc_jax.compile_check", *arguments],
     cwd=ROOT,
@@ -55,7 +55,7 @@ def _check(*arguments):
 
 @needs_libtpu
 def test_a_slice_that_no_compiler_knows_is_one_line():
-  done = _check("--config=configs/tiny.py:smoke", "--topology=v5e:3x5")
+  done = check("--config=configs/tiny.py:smoke", "--topology=v5e:3x5")
   assert done.returncode == 1 and done.stdout == ""
   assert re.fullmatch(r"error: --topology=v5e:3x5: .*\n", done.stderr)
 
@@ -63,7 +63,7 @@ def test_a_slice_that_no_compiler_knows_is_one_line():
 @needs_libtpu
 @pytest.mark.slow
 def test_the_miniature_is_compiled_for_four_chips():
-  done = _check(
+  done = check(
     "--config=configs/tiny.py:smoke",
     "--config.rl.micro_batches=1",
     "--config.eval.budgets=16",

@@ -67,5 +67,29 @@ def test_a_scan_counts_and_an_asynchronous_collective_is_one():
   assert (found.times, found.open_loop, found.bytes) == (4, False, 64)
 
 
+BETWEEN = """HloModule jit_update
+
+%body (p: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %g = f32[16,4]{1,0:T(8,128)} all-gather(%x), channel_id=1, dimensions={0}
+  %t = token[] after-all()
+  %send.1 = (f32[16,4]{1,0:T(8,128)}, u32[], token[]) send(%g, %t), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_GATHER"}
+  %recv.1 = (f32[1,16,4]{2,1,0}, u32[], token[]) recv(%t), channel_id=7, is_host_transfer=true, frontend_attributes={_xla_megascale_transfer_type="ALL_GATHER"}
+}
+
+ENTRY %main (a: f32[8,4]) -> f32[8,4] {
+  %w = s32[] while(%init), body=%body, b={"known_trip_count":{"n":"28"}}
+  %send.2 = (f32[2]{0}, u32[], token[]) send(%x, %t), channel_id=9, is_host_transfer=true
+}
+"""  # noqa: E501
+
+
+def test_what_goes_to_other_slices_is_told_apart():
+  found = [(c.kind, c.times, c.bytes, c.leaves) for c in collectives(BETWEEN)]
+  assert found == [
+    ("all-gather", 28, 256, False),
+    ("all-gather between slices", 28, 256, True),
+  ]
+
+
 def test_a_program_without_collectives_has_none():
   assert collectives("HloModule m\n\nENTRY %main () -> f32[] {\n}\n") == []

@@ -1,61 +1,23 @@
 """Training and evaluation by several processes: the same as by one device."""
 
 import json
-import os
-import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from lfpc_jax.metrics import read_metrics
 from tests import small_scenes
+from tests.parallel import processes
 
-ROOT = pathlib.Path(__file__).parents[2]
 
-
-def _run(data, out, processes, devices, *changes):
+def _run(data, out, number, devices, *changes):
   """A run of so many processes with so many devices each."""
   out.mkdir()
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  command = [sys.executable, "-m", "tests.parallel.run_worker"]
-  running = []
-  for index in range(processes):
-    environment = {
-      **os.environ,
-      "JAX_PLATFORMS": "cpu",
-      "JAX_NUM_CPU_DEVICES": str(devices),
-    }
-    if processes > 1:
-      environment |= {
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": str(processes),
-        "JAX_PROCESS_ID": str(index),
-      }
-    log = (out / f"log{index}.txt").open("w")
-    running.append(
-      subprocess.Popen(
-        [*command, str(data), str(out), *changes],
-        cwd=ROOT,
-        env=environment,
-        stdout=log,
-        stderr=log,
-      )
-    )
-  try:
-    codes = [process.wait(timeout=1500) for process in running]
-  finally:
-    for process in running:
-      process.kill()
-  logs = "\n".join(p.read_text()[-3000:] for p in sorted(out.glob("log*")))
-  assert codes == [0] * processes, logs
+  module = "tests.parallel.run_worker"
+  processes.run(module, (data, out, *changes), out, number, devices)
   result = json.loads((out / "result.json").read_text())
-  assert result["processes"] == processes
-  assert result["devices"] == processes * devices
+  assert result["processes"] == number
+  assert result["devices"] == number * devices
   return result, read_metrics(out)
 
 
@@ -102,7 +64,7 @@ def test_two_processes_do_what_one_does(data, alone, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize(
-  "processes, devices, changes",
+  "number, devices, changes",
   [
     (1, 4, ()),
     (4, 1, ()),
@@ -125,7 +87,7 @@ def test_two_processes_do_what_one_does(data, alone, tmp_path):
   ],
 )
 def test_any_mesh_does_what_one_device_does(
-  data, alone, tmp_path, processes, devices, changes
+  data, alone, tmp_path, number, devices, changes
 ):
-  found = _run(data, tmp_path / "run", processes, devices, *changes)
+  found = _run(data, tmp_path / "run", number, devices, *changes)
   _assert_same(found, alone)
