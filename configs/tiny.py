@@ -182,6 +182,7 @@ def _base() -> ml_collections.ConfigDict:
     threads=8,  # requests at a time
     timeout=60.0,  # seconds of one
     attempts=5,  # tries of one, before its question is invalid
+    cache="",  # file of rulings that evaluations share; '': in the workdir
   )
   return config
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import operator
 import os
 import pathlib
@@ -59,6 +60,7 @@ class PromptSource(Sequence[examples.Example]):
     self._room = room
     # A row holds its image's bytes: read it once for words and size.
     self._outlines: dict[int, tuple[examples.Example, images.Size]] = {}
+    self._digests: dict[int, str] = {}
     self._pixels = weakref.WeakValueDictionary[str, np.ndarray]()
     self._known: dict[str, images.Picture] = {}  # of these, without pixels
     self._locks: dict[str, threading.Lock] = {}
@@ -92,16 +94,31 @@ class PromptSource(Sequence[examples.Example]):
     """(height, width) of an example's image, which costs no decoding."""
     return self._outline(index)[1]
 
+  def image_digest(self, index: int) -> str:
+    """Digits that change with any byte of an example's image file.
+
+    Whoever asks for it first has `words` and `size` from the same reading.
+    """
+    if index not in self._digests:
+      row = self._row(index)
+      self._digests[index] = hashlib.sha256(row["image"]).hexdigest()[:16]
+      self._outlines.setdefault(index, self._look(row))
+    return self._digests[index]
+
   def _outline(self, index: int) -> tuple[examples.Example, images.Size]:
     if index not in self._outlines:
-      row = self._row(index)
-      with self._naming(row):
-        whole = images.read_size(row["image"])
-      size = images.fit(whole, self._room)
-      example = self._example(row, _NO_PIXELS)
-      example = dataclasses.replace(example, shrunk=size != whole)
-      self._outlines[index] = example, size
+      self._outlines[index] = self._look(self._row(index))
     return self._outlines[index]
+
+  def _look(
+    self, row: Mapping[str, Any]
+  ) -> tuple[examples.Example, images.Size]:
+    """What is known of an example without decoding its image."""
+    with self._naming(row):
+      whole = images.read_size(row["image"])
+    size = images.fit(whole, self._room)
+    example = self._example(row, _NO_PIXELS)
+    return dataclasses.replace(example, shrunk=size != whole), size
 
   def _row(self, index: int) -> Mapping[str, Any]:
     with reading(f"example {index} of {self._name!r}"):
@@ -246,6 +263,10 @@ class First(Sequence[examples.Example]):
   def size(self, index: int) -> tuple[int, int]:
     """See `PromptSource.size`."""
     return self._source.size(range(self._number)[index])
+
+  def image_digest(self, index: int) -> str:
+    """See `PromptSource.image_digest`."""
+    return self._source.image_digest(range(self._number)[index])
 
 
 def first(

@@ -88,6 +88,16 @@ class Survey:
     """Number of faults of a kind."""
     return sum(fault.kind == kind for fault in self.faults)
 
+  @property
+  def total(self) -> int:
+    """Rows that are there, usable or not."""
+    return self.rows + len(self.faults)
+
+  @property
+  def published(self) -> int | None:
+    """Rows that are published; None where that is not known."""
+    return self.source.published.get(self.split)
+
 
 def survey(
   source: rows_lib.Source,
@@ -121,7 +131,7 @@ def survey(
       try:
         _, picture, boxes = row.load(max_pixels=max_pixels)
       except rows_lib.RowError as error:
-        ledger.add(error.at(row.where))
+        ledger.add(error.at(row.where), split)
         continue
       _count_picture(found, picture, boxes)
     _count_row(found, row)
@@ -182,10 +192,8 @@ def _problems(
   unmatched: int,
   letters: int,
 ) -> Iterable[str]:
-  wanted = found.source.published.get(found.split)
-  total = found.rows + len(found.faults)
-  if wanted is not None and total != wanted:
-    yield f"{total} rows, where {wanted} are published"
+  if found.published not in (None, found.total):
+    yield f"{found.total} rows, where {found.published} are published"
   choices = sum(found.letters.values())
   if choices >= _MANY and len(found.letters) == 1:
     yield (

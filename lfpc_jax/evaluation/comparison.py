@@ -21,7 +21,20 @@ from lfpc_jax.report.tables import Column, ResultTable
 
 # What can change a score: sections of a config, and what else is noted.
 _SECTIONS = ("policy", "data", "rollout", "eval")
-_AROUND = ("code", "python", "versions", "device", "matmul_precision")
+_AROUND = (
+  "files",
+  "questions",
+  "sets",
+  "code",
+  "python",
+  "versions",
+  "device",
+  "devices",
+  "processes",
+  "mesh",
+  "attention",
+  "matmul_precision",
+)
 
 
 @dataclasses.dataclass(frozen=True)
