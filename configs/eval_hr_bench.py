@@ -34,6 +34,7 @@ def get_config(variant: str = "4k") -> ml_collections.ConfigDict:
   side = _SIDES[variant]
   config.data.update(
     name=f"hr_bench_{variant}",
+    mix=(),
     image_capacity=(side, side),
     oversize="stop",  # a smaller picture would be another question
     option_order="stored",  # the four rotations are the benchmark's own

@@ -32,6 +32,7 @@ def get_config(variant: str = "test") -> ml_collections.ConfigDict:
   config.name = ""  # the checkpoint gives it
   config.data.update(
     name="vstar",
+    mix=(),
     image_capacity=(8192, 8192),
     oversize="stop",  # a smaller picture would be another question
   )

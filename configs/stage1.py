@@ -59,6 +59,7 @@ def _base() -> ml_collections.ConfigDict:
   config.data.update(
     name="pixel_reasoner+chain_of_focus+deep_eyes",  # [paper]
     split="train+train+thinklite",  # ThinkLite-VL comes with DeepEyes
+    mix=(2700, 2100, 0),  # [paper]; of ThinkLite-VL it gives no number: all
     image_capacity=(4096, 4096),
     oversize="shrink",  # one long picture must not end a run
   )

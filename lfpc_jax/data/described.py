@@ -25,6 +25,7 @@ class Described:
     rows: that were built; None for scenes, which are drawn.
     published: rows of the published split, where that is known.
     broken, left_out: rows that the build did not take.
+    wanted: questions that `data.mix` asks for; 0 for all.
   """
 
   name: str
@@ -36,6 +37,7 @@ class Described:
   published: int | None = None
   broken: int = 0
   left_out: int = 0
+  wanted: int = 0
 
   @property
   def missing(self) -> str:
@@ -47,6 +49,16 @@ class Described:
     return (
       f"{self.name}, split {self.split}, has {self.rows:,}{of} rows: its build "
       f"found {self.broken:,} broken and left out {self.left_out:,}."
+    )
+
+  @property
+  def short(self) -> str:
+    """A sentence about a mix that cannot be had, or ''."""
+    if self.rows is None or self.rows >= self.wanted:
+      return ""
+    return (
+      f"data.mix asks for {self.wanted:,} questions of {self.name}, split "
+      f"{self.split}: all {self.rows:,} are taken."
     )
 
   @property
@@ -70,7 +82,8 @@ def describe(data: Mapping[str, Any], split: str) -> list[Described]:
     UserError: a data set cannot be read, or see `registry.parts`.
   """
   found = []
-  for name, part in registry.parts(data["name"], split):
+  sets = registry.parts(data["name"], split)
+  for (name, part), wanted in zip(sets, registry.mix(data, len(sets))):
     order = registry.effective_order(data["option_order"], name, part)
     shuffled = order == "shuffled"
     found.append(
@@ -80,10 +93,17 @@ def describe(data: Mapping[str, Any], split: str) -> list[Described]:
         order=order,
         seed=data["option_seed"] if shuffled else None,
         first_is_right=registry.gives_away(name, part) and not shuffled,
+        wanted=wanted,
         **({} if name == "scenes" else _built(data["dir"], name, part)),
       )
     )
   return found
+
+
+def notes(data: Mapping[str, Any], split: str) -> list[str]:
+  """Sentences about what is not there, as `describe` raises."""
+  sets = describe(data, split)
+  return [x for one in sets for x in (one.missing, one.short) if x]
 
 
 def _built(data_dir: str, name: str, split: str) -> dict[str, int | None]:

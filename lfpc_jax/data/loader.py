@@ -19,6 +19,7 @@ import operator
 import os
 import pathlib
 import threading
+import time
 from typing import Any, Generic, TypeVar
 import weakref
 
@@ -244,29 +245,31 @@ def open_data(
   return registry.open_data(data, split)
 
 
-class First(Sequence[examples.Example]):
-  """A source's first examples, each decoded when it is asked for."""
+class Picked(Sequence[examples.Example]):
+  """Some of a source's examples, each decoded when it is asked for."""
 
-  def __init__(self, source: Sequence[examples.Example], number: int):
-    self._source, self._number = source, number
+  def __init__(
+    self, source: Sequence[examples.Example], numbers: Sequence[int]
+  ):
+    self._source, self._numbers = source, numbers
 
   def __len__(self) -> int:
-    return self._number
+    return len(self._numbers)
 
   def __getitem__(self, index: int) -> examples.Example:
-    return self._source[range(self._number)[index]]
+    return self._source[self._numbers[index]]
 
   def words(self, index: int) -> examples.Example:
     """See `PromptSource.words`."""
-    return self._source.words(range(self._number)[index])
+    return self._source.words(self._numbers[index])
 
   def size(self, index: int) -> tuple[int, int]:
     """See `PromptSource.size`."""
-    return self._source.size(range(self._number)[index])
+    return self._source.size(self._numbers[index])
 
   def image_digest(self, index: int) -> str:
     """See `PromptSource.image_digest`."""
-    return self._source.image_digest(range(self._number)[index])
+    return self._source.image_digest(self._numbers[index])
 
 
 def first(
@@ -275,7 +278,19 @@ def first(
   """At most `number` examples; 0 for all. `field` names it in errors."""
   if number < 0:
     raise errors.UserError(f"{field}={number}: must be >= 0; 0 is all")
-  return First(source, number) if 0 < number < len(source) else source
+  few = 0 < number < len(source)
+  return Picked(source, range(number)) if few else source
+
+
+def draw(
+  source: Sequence[examples.Example], number: int, seed: int
+) -> Sequence[examples.Example]:
+  """At most `number` examples, drawn by the seed, in order; 0 for all."""
+  if not 0 < number < len(source):
+    return source
+  rng = np.random.default_rng(seed)
+  drawn = rng.choice(len(source), number, replace=False)
+  return Picked(source, np.sort(drawn).tolist())
 
 
 class BatchLoader(Generic[T]):
@@ -296,6 +311,9 @@ class BatchLoader(Generic[T]):
     workers: number of threads that decode; None: one for each core, up to 16.
       Threads serve as processes would: decoding leaves the interpreter free
       (docs/data.md has figures).
+
+  Attributes:
+    waited: seconds that the latest batch was waited for.
   """
 
   def __init__(
@@ -318,6 +336,7 @@ class BatchLoader(Generic[T]):
     self._next = first_step
     self._last = None if num_steps is None else first_step + num_steps
     self._closed = False
+    self.waited = 0.0
     # Futures instead of a queue: nobody ever waits for room or for an item
     # that no one will bring.
     self._pending = collections.deque()
@@ -339,7 +358,9 @@ class BatchLoader(Generic[T]):
     if not self._pending:
       raise StopIteration
     step, future = self._pending[0]
+    began = time.perf_counter()
     batch = future.result()
+    self.waited = time.perf_counter() - began
     self._pending.popleft()
     self._fill()
     return step, batch

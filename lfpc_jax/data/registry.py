@@ -157,12 +157,15 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
       'stored', 'shuffled' by `option_seed`, or '' for the data set's own
       rule: V*Bench's own files are shuffled, as their right option is always
       the first, and all others keep their order; `oversize`, one of
-      `OVERSIZE`, of images larger than `image_capacity`.
+      `OVERSIZE`, of images larger than `image_capacity`; `mix`, how many
+      questions of each data set are drawn by `mix_seed`, 0 for all of it, or
+      () for all of all. A set with fewer gives all that it has.
     split: of each data set; or one for each, joined by '+'.
 
   Raises:
     UserError: an unknown data set, one that has not been built, a split that
-      it has not, an unknown order, or another unknown word.
+      it has not, an unknown order, another unknown word, or a mix of other
+      sets.
   """
   order, seed = data["option_order"], data["option_seed"]
   if order and order not in option_order.ORDERS:
@@ -175,13 +178,31 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
     raise UserError(f"data.oversize={oversize!r}: choose one of {OVERSIZE}")
   room = tuple(data["image_capacity"]) if oversize == "shrink" else None
   opened = []
-  for name, part in parts(data["name"], split):
+  sets = parts(data["name"], split)
+  for (name, part), number in zip(sets, mix(data, len(sets))):
     if name == "scenes":
       source = loader.open_scenes(data["dir"], data["difficulty"], part, room)
     else:
       source = open_source(name, data["dir"], part, room)
+    if number:
+      source = loader.draw(source, number, data["mix_seed"])
     opened.append(Arranged(source, effective_order(order, name, part), seed))
   return opened[0] if len(opened) == 1 else Joined(opened)
+
+
+def mix(data: Mapping[str, Any], sets: int) -> tuple[int, ...]:
+  """How many questions of each of so many data sets are wanted; 0 for all.
+
+  Raises:
+    UserError: not one number for each, or a negative one.
+  """
+  numbers = tuple(data.get("mix", ())) or (0,) * sets
+  if len(numbers) != sets or min(numbers) < 0:
+    raise UserError(
+      f"data.mix={numbers}: give one number >= 0 for each of the {sets} data "
+      f"sets of data.name={data['name']!r}, 0 for all of it; or () for all"
+    )
+  return numbers
 
 
 def parts(names: str, split: str) -> list[tuple[str, str]]:

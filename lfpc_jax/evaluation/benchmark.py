@@ -123,7 +123,7 @@ def evaluate(
 
 def _notes(config: Any, questions: int) -> list[str]:
   """What a reader must know of the questions."""
-  sets = described.describe(config.data, config.eval.split)
+  sets = described.describe({**config.data, "mix": ()}, config.eval.split)
   notes = [note for one in sets for note in (one.asked, one.missing) if note]
   if config.eval["items"]:
     notes.append(f"The first {questions:,} questions alone.")

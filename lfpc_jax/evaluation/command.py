@@ -70,17 +70,21 @@ def evaluate_into(
         stack.enter_context(journal)
         # Now that nothing else lies here.
         config_lib.write_config(config, folder, CONFIG)
-      sets = described.describe(config.data, config.eval.split)
-      notes = [one.missing for one in sets if one.missing]
+      notes = described.notes(question_data(config), config.eval.split)
       found = _evaluate(runner, name, params, examples, journal, notes)
     if parallel.is_first():
       found.save(folder, wanted)
       (folder / JOURNAL).unlink()
 
 
+def question_data(config: Any) -> dict[str, Any]:
+  """The config's data section, of which an evaluation draws nothing."""
+  return {**config.data, "mix": ()}
+
+
 def open_questions(config: Any) -> Sequence[Example]:
   """The questions that a config's eval section names."""
-  source = loader.open_data(config.data, config.eval.split)
+  source = loader.open_data(question_data(config), config.eval.split)
   # By key: `config.eval.items` is the mapping's method.
   return loader.first(source, config.eval["items"], "eval.items")
 

@@ -47,7 +47,7 @@ def make(
   """
   settings = json.loads(config_lib.config_json(config))
   del settings["eval"]["judge"]
-  sets = described.describe(config.data, config.eval.split)
+  sets = described.describe({**config.data, "mix": ()}, config.eval.split)
   return {
     "policy": name,
     "checkpoint": checkpoint,

@@ -211,12 +211,15 @@ class Runner:
     ) as batches:
       for k, packed in batches:
         step = self._place(name, params, missing[k], parts[missing[k]], packed)
+        waited = batches.waited
         for budget in self._rollouts:
           if (step.number, budget) in there:
             continue
           done = len(entries) * len(self.probes)
           tell = lambda n, doing, done=done: progress(done + n, doing)
           entry = self._run_part(step, budget, tell)
+          entry = dataclasses.replace(entry, waited=waited)
+          waited = 0.0
           entries.append(entry)
           keep(entry)
         del step, packed  # or the devices hold two steps' originals

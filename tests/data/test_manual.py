@@ -262,6 +262,48 @@ def test_data_sets_are_joined_one_after_the_other(tmp_path):
     _open(data, "folder", "train+test")
 
 
+def test_a_mix_draws_so_many_questions_of_each_set(tmp_path):
+  data = tmp_path / "data"
+  manual.prepare(FOLDER, _own(tmp_path / "raw", *[{}] * 9), data)
+  layouts.write_parquet(
+    tmp_path / deep_eyes.FILES["thinklite"], [layouts.verl_row()] * 3
+  )
+  manual.prepare(DEEP, tmp_path, data)
+
+  def drawn(mix, seed=0):
+    source = _open(
+      data,
+      "folder+deep_eyes",
+      "train+thinklite",
+      mix=mix,
+      mix_seed=seed,
+    )
+    return [example.id for example in source]
+
+  whole = drawn(())
+  assert len(whole) == 12 and drawn((0, 0)) == whole
+  some = drawn((4, 2))
+  assert [name.split("/")[0] for name in some] == ["folder"] * 4 + [
+    "deep_eyes"
+  ] * 2
+  # In stored order, none twice, the same by the same seed alone.
+  assert [x for x in whole if x in some] == some
+  assert some == drawn((4, 2))
+  assert len({tuple(drawn((4, 2), seed)) for seed in range(5)}) > 1
+  assert drawn((0, 1))[:9] == whole[:9]
+  # What is not there cannot be drawn.
+  assert drawn((100, 3)) == whole
+  notes = described.notes(
+    _data(data, "folder+deep_eyes", mix=(100, 3)), "train+thinklite"
+  )
+  assert notes == [
+    "data.mix asks for 100 questions of folder, split train: all 9 are taken."
+  ]
+  for mix in ((4,), (4, -1), (1, 2, 3)):
+    with pytest.raises(UserError, match=r"data.mix=.*each of the 2 data sets"):
+      drawn(mix)
+
+
 def test_building_and_reading_need_no_tensorflow(tmp_path):
   root = _own(tmp_path / "raw", {})
   trap = tmp_path / "trap" / "tensorflow"

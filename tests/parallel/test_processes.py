@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
-from lfpc_jax.metrics import read_metrics
 from tests import small_scenes
+from tests.steady import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 

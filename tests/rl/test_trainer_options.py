@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import time
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,22 @@ def test_the_loop_logs_alarms_and_warns(small, tmp_path, monkeypatch, capsys):
   assert printed.count("warning at step") == 1
   assert "warning at step 3: only 0.0% of the rollouts crop" in printed
   assert "--config.gap.tokens" in printed
+
+
+def test_each_row_says_how_long_its_batch_was_waited_for(
+  small, tmp_path, monkeypatch
+):
+  decode = loader.images.decode
+
+  def slowly(*args, **options):
+    time.sleep(0.2)
+    return decode(*args, **options)
+
+  monkeypatch.setattr(loader.images, "decode", slowly)
+  _run(Trainer(small("train.steps=2"), tmp_path), monkeypatch, 2)
+  waited = [row["data_wait_seconds"] for row in read_metrics(tmp_path)]
+  # Two are made side by side, so that the second is there with the first.
+  assert len(waited) == 2 and waited[0] > 0.1 and min(waited) >= 0
 
 
 @pytest.mark.parametrize(
