@@ -40,6 +40,7 @@ NAMES = {
 }
 _ROTATED = ("hr_bench_4k", "hr_bench_8k")
 _CHOICES = (*_ROTATED, "vstar")  # every question has options
+KIT, LIKELY = "as VLMEvalKit reads", "by likelihood"  # columns beside
 
 
 class Beside(NamedTuple):
@@ -101,13 +102,14 @@ def evaluate(
   grades = grade(rows, asked, judge)
   _check_judged(grades, settings.url, folder)
   besides = _besides(data, rows, asked)
+  notes = _notes(config, len(asked))
   found = table(
     data,
     manifest["policy"],
     grades,
     settings.model if judge else "",
     besides,
-    _notes(config, len(asked)),
+    notes,
   )
   content = {
     "policy": manifest["policy"],
@@ -116,6 +118,7 @@ def evaluate(
     "judge": about,
     "manifest": dict(manifest),
     "seconds": {result.budget: _seconds(result) for result in results},
+    "notes": notes,
   }
   _save(folder, [grades, *(one.grades for one in besides)], found, content)
   return [found]
@@ -214,8 +217,8 @@ def _besides(
   """What stands beside the score; nothing without a question."""
   kit = grade_as_published(rows, asked) if data in _CHOICES else {}
   found = [
-    Beside("as VLMEvalKit reads", kit, _KIT_CAPTION),
-    Beside("by likelihood", grade_by_likelihood(rows, asked), _LIKELY_CAPTION),
+    Beside(KIT, kit, _KIT_CAPTION),
+    Beside(LIKELY, grade_by_likelihood(rows, asked), _LIKELY_CAPTION),
   ]
   return [one for one in found if one.grades]
 
