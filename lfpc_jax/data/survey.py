@@ -47,6 +47,7 @@ class Survey:
     smallest, largest: (height, width), of fewest and of most pixels.
     box_shares: the smallest box's share of its image.
     groups: rows by group.
+    equal: rows of which two options are the same.
     problems: what is wrong beyond single rows.
   """
 
@@ -82,6 +83,7 @@ class Survey:
   groups: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
+  equal: int = 0
   problems: list[str] = dataclasses.field(default_factory=list)
 
   def count(self, kind: str) -> int:
@@ -148,6 +150,7 @@ def _count_row(found: Survey, row: rows_lib.Row) -> None:
   found.categories[row.category] += 1
   found.options[len(row.options)] += 1
   found.boxes[len(row.boxes)] += 1
+  found.equal += len(set(row.options)) < len(row.options)
   if row.group:
     found.groups[row.group] += 1
   reply = row.answer
@@ -215,6 +218,11 @@ def _problems(
     yield (
       f"{unmatched} answers are too long or have no letter or digit: no reply"
       " can match them"
+    )
+  if found.equal:
+    yield (
+      f"{found.equal} questions have two equal options: their text is no "
+      "answer, a letter is"
     )
   if letters:
     yield (

@@ -477,6 +477,18 @@ def test_check_names_unknown_splits_and_missing_files(tmp_path, capsys):
   assert status == 1 and "craigwu/vstar_bench" in err
 
 
+def test_check_counts_questions_with_equal_options(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setenv("COLUMNS", "200")
+  found = layouts.hr_rows(1)
+  found[2]["A"] = found[2]["B"]
+  layouts.write_tsv(tmp_path / "hr_bench_4k.tsv", found)
+  _, out, _ = _check(capsys, "--name=hr_bench_4k", f"--dir={tmp_path}")
+  assert "usable rows │ 4" in out
+  assert "1 questions have two equal options" in out
+
+
 def test_check_finds_repeated_questions_and_unmatchable_answers(
   tmp_path, capsys, monkeypatch
 ):
