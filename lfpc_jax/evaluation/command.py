@@ -100,11 +100,10 @@ def _evaluate(runner, name, params, examples, journal, notes) -> Evaluation:
     if journal:
       journal.add(entries.pack(entry))
 
-  shrunk = runner.check(examples)
+  notes = [*notes, runner.check(examples), runner.unshared(examples)]
   with metrics.Progress(f"evaluate {name}", total, start=start) as progress:
-    for note in (*notes, shrunk):
-      if note:
-        progress.log(note)
+    for note in filter(None, notes):
+      progress.log(note)
     return runner.run(
       name, params, examples, progress.update, parts, known, keep
     )

@@ -143,6 +143,11 @@ class Runner:
       parallel.parts("prompt"),
     )
 
+  def unshared(self, examples: buckets.Sized) -> str:
+    """A line about pictures that `eval.batch` cannot share, or ''."""
+    images, parts = buckets.read_images(examples), parallel.parts("prompt")
+    return buckets.unshared(images, self.config.eval.batch, parts)
+
   def check(self, examples: fits.Outlined) -> str:
     """A line about images that are shrunk, or ''.
 
