@@ -4,8 +4,9 @@
     --config.policy.path=DIRECTORY --config.data.dir=data
 
 DIRECTORY holds the published model: config.json, safetensors, tokeniser. The
-paper's mix of data (Pixel-Reasoner, Chain-of-Focus, ThinkLite-VL) must have
-been built below data.dir, see docs/data.md. What the paper gives is marked
+paper's mix of data (2,700 questions of Pixel-Reasoner, 2,100 of Chain-of-Focus,
+ThinkLite-VL) is drawn from sets that must have been built below data.dir, see
+docs/data.md. What the paper gives is marked
 [paper]; the rest are choices. Fields that are not set here are documented,
 and have their values, in configs/tiny.py.
 
