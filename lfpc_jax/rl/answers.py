@@ -208,10 +208,10 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
   """Index of the one option that a prediction names, or None.
 
   Read after a lead-in such as "The answer is", and inside of LaTeX that
-  encloses all of it: a letter alone ("A", "(a)",
-  "A."); the text of exactly one option; a letter and text ("A) red", "(A)
-  red", "A. It is red"). A letter and a text that names another option
-  contradict each other: None. So a list of options chooses none.
+  encloses all of it: a letter alone ("A", "(a)", "A."); the text of exactly
+  one option; a letter and text ("A) red", "(A) red", "A. It is red"). A letter
+  and a text that names another option contradict each other: None. So a list
+  of options chooses none.
   """
   if len(prediction) >= MAX_ANSWER_CHARACTERS:
     return None

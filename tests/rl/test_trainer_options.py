@@ -11,7 +11,7 @@ import pytest
 
 from lfpc_jax import checkpoints
 from lfpc_jax import config as config_lib
-from lfpc_jax.data import gap_file, loader
+from lfpc_jax.data import described, gap_file, loader
 from lfpc_jax.data.gap_file import Chosen, Selection
 from lfpc_jax.errors import UserError
 from lfpc_jax.metrics import read_metrics
@@ -222,6 +222,28 @@ def test_a_run_goes_on_with_more_room(small, tmp_path, monkeypatch):
   more = ("data.image_capacity=256,130", "rollout.text_capacity=50")
   _run(Trainer(small("train.steps=2", *more), tmp_path), monkeypatch, 2)
   assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1]
+
+
+def test_a_mix_is_drawn_and_what_is_missing_is_said(
+  small, tmp_path, monkeypatch, capsys
+):
+  whole = Trainer(small(), tmp_path / "whole").source
+  trainer = Trainer(small("data.mix=3,"), tmp_path / "run")
+  ids = [whole.words(k).id for k in range(len(whole))]
+  drawn = [trainer.source.words(k).id for k in range(3)]
+  assert len(trainer.source) == 3 and set(drawn) < set(ids)
+  plain = described.describe
+
+  def built(data, split):
+    (one,) = plain(data, split)
+    counts = dict(rows=2, published=5, broken=3)
+    return [dataclasses.replace(one, **counts)]
+
+  monkeypatch.setattr(described, "describe", built)
+  _run(trainer, monkeypatch, 1)
+  out = " ".join(capsys.readouterr().out.split())
+  assert "has 2 of 5 published rows: its build found 3 broken" in out
+  assert "data.mix asks for 3 questions" in out
 
 
 def test_images_that_are_shrunk_are_said(small, tmp_path, monkeypatch, capsys):
