@@ -8,7 +8,8 @@ Variants: 4k, 8k. DIRECTORY and data.dir are as in configs/eval_vstar.py.
 
 The score is VLMEvalKit's, the mean over the rotations, overall and for single
 (FSP) and cross (FCP) questions; beside it stand the questions that are right
-in all four rotations. Intervals count questions, not rows.
+in all four rotations, and what VLMEvalKit's own rule makes of the answers.
+Intervals count questions, not rows.
 
 The four rotations of a question share its image on the devices: a batch of
 eight questions holds two originals of 8192 x 8192, 0.4 GB. Keep eval.batch a
@@ -34,6 +35,7 @@ def get_config(variant: str = "4k") -> ml_collections.ConfigDict:
   side = _SIDES[variant]
   config.data.update(
     name=f"hr_bench_{variant}",
+    mix=(),
     image_capacity=(side, side),
     oversize="stop",  # a smaller picture would be another question
     option_order="stored",  # the four rotations are the benchmark's own

@@ -31,6 +31,7 @@ def get_config(variant: str = "hard") -> ml_collections.ConfigDict:
   config.name = ""  # the checkpoint gives it
   config.data.update(
     name="visual_probe",
+    mix=(),
     image_capacity=(8192, 8192),
     oversize="stop",  # a smaller picture would be another question
   )

@@ -11,9 +11,11 @@ runs.
 
 The score is the accuracy over all questions, and by category. The options are
 shuffled by data.option_seed; --config.data.option_order=stored asks as older
-papers do, with the right option always first. The columns "by likelihood" are
-the benchmark's official score, which compares the options' likelihoods; it is
-another question than the generated answer's, so compare like with like.
+papers do, with the right option always first; scores.json and the caption say
+which. The columns "as VLMEvalKit reads" are that tool's rule on the same
+answers. The columns "by likelihood" are the benchmark's official score, which
+compares the options' likelihoods; it is another question than the generated
+answer's, so compare like with like.
 """
 
 import pathlib
@@ -32,6 +34,7 @@ def get_config(variant: str = "test") -> ml_collections.ConfigDict:
   config.name = ""  # the checkpoint gives it
   config.data.update(
     name="vstar",
+    mix=(),
     image_capacity=(8192, 8192),
     oversize="stop",  # a smaller picture would be another question
   )

@@ -4,8 +4,9 @@
     --config.policy.path=DIRECTORY --config.data.dir=data
 
 DIRECTORY holds the published model: config.json, safetensors, tokeniser. The
-paper's mix of data (Pixel-Reasoner, Chain-of-Focus, ThinkLite-VL) must have
-been built below data.dir, see docs/data.md. What the paper gives is marked
+paper's mix of data (2,700 questions of Pixel-Reasoner, 2,100 of Chain-of-Focus,
+ThinkLite-VL) is drawn from sets that must have been built below data.dir, see
+docs/data.md. What the paper gives is marked
 [paper]; the rest are choices. Fields that are not set here are documented,
 and have their values, in configs/tiny.py.
 
@@ -59,6 +60,7 @@ def _base() -> ml_collections.ConfigDict:
   config.data.update(
     name="pixel_reasoner+chain_of_focus+deep_eyes",  # [paper]
     split="train+train+thinklite",  # ThinkLite-VL comes with DeepEyes
+    mix=(2700, 2100, 0),  # [paper]; of ThinkLite-VL it gives no number: all
     image_capacity=(4096, 4096),
     oversize="shrink",  # one long picture must not end a run
   )

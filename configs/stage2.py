@@ -24,7 +24,7 @@ def get_config(variant: str = "7b") -> ml_collections.ConfigDict:
   first = pathlib.Path(__file__).with_name("stage1.py")
   config = config_lib.load_config(f"{first}:{variant}")
   config.name = f"stage2 {variant}"
-  config.data.update(name="folder", split="train")
+  config.data.update(name="folder", split="train", mix=())
   config.reward.update(
     geo_weight=1.0,
     tau=0.9,  # [paper]

@@ -50,6 +50,8 @@ def _base() -> ml_collections.ConfigDict:
     difficulty="easy",  # or 'hard': smaller digits, more signs
     split="train",  # of training; eval.split is what is evaluated
     items=0,  # the split's first ones; 0 for all
+    mix=(),  # of training: questions drawn of each set, 0: all; (): all of all
+    mix_seed=0,  # of what is drawn
     image_capacity=(512, 512),  # (height, width) of the largest original
     oversize="stop",  # or 'shrink': what to do about a larger one
     option_order="",  # 'stored', 'shuffled'; '': as docs/data.md says
@@ -186,6 +188,7 @@ def _base() -> ml_collections.ConfigDict:
     threads=8,  # requests at a time
     timeout=60.0,  # seconds of one
     attempts=5,  # tries of one, before its question is invalid
+    cache="",  # file of rulings that evaluations share; '': in the workdir
   )
   return config
 

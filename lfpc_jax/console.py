@@ -51,6 +51,11 @@ def export() -> None:
   _run("export")
 
 
+def paper_table() -> None:
+  """Sets benchmarks' scores side by side."""
+  _run("paper_table")
+
+
 def pretrain() -> None:
   """Makes the miniature's starting checkpoint."""
   _run("pretrain")

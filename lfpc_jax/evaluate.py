@@ -9,8 +9,9 @@ Writes items.jsonl (a row for each question, budget and probe), probes.jsonl
 (each probe's accuracy and its paired difference to the unprobed run),
 records.jsonl (rollouts to look at), evaluation.json (all that can change a
 score: settings, code, versions, parameters, questions; and times),
-report.html, and of a benchmark (configs/eval_*.py) scores.json, its own score,
-and grades.jsonl. Killed and started again, it goes on.
+report.html, and of a benchmark (configs/eval_*.py) scores.json, its own score
+with all that it rests on, and grades.jsonl. Killed and started again, it goes
+on.
 """
 
 import pathlib

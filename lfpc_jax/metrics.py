@@ -32,6 +32,8 @@ Row = tuple[int, dict[str, float]]
 """A step and its scalars, on the host."""
 
 FILE = "metrics.jsonl"  # in a workdir
+# Of a row: what another run of the same config does not repeat.
+CLOCKED = ("data_wait_seconds",)
 
 
 class MetricsWriter:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lfpc_jax import compare
+from lfpc_jax import compare, paper_table
 from lfpc_jax.data import check, manual, scenes
 from tests import scripts
 
@@ -30,7 +30,14 @@ def test_help_is_no_failure_and_lists_what_the_command_takes(name, many):
 
 @pytest.mark.parametrize(
   "module",
-  [compare, scenes, manual, check, scripts.load("experiments/sweep.py")],
+  [
+    compare,
+    paper_table,
+    scenes,
+    manual,
+    check,
+    scripts.load("experiments/sweep.py"),
+  ],
 )
 def test_every_flag_of_a_command_without_a_config_is_explained(
   module, monkeypatch, capsys

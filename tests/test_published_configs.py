@@ -6,7 +6,7 @@ import pytest
 
 from lfpc_jax import agent
 from lfpc_jax import config as config_lib
-from lfpc_jax.benchmarks.judge import JudgeConfig
+from lfpc_jax.benchmarks.judge import open_judge
 from lfpc_jax.data import gap, prompts, registry
 from lfpc_jax.errors import UserError
 from lfpc_jax.models.config import PUBLISHED, LoraConfig
@@ -32,7 +32,7 @@ def _fields(config):
 
 @BOTH
 @pytest.mark.parametrize("variant", [*SIZES, "quick"])
-def test_a_config_is_whole_and_its_parts_are_possible(stage, variant):
+def test_a_config_is_whole_and_its_parts_are_possible(tmp_path, stage, variant):
   config = _load(stage, variant)
   tiny = config_lib.load_config(f"{ROOT}/configs/tiny.py:stage1")
   assert _fields(config) == _fields(tiny)
@@ -42,7 +42,8 @@ def test_a_config_is_whole_and_its_parts_are_possible(stage, variant):
   rules = UpdateConfig(**config.rl)
   AlarmConfig(**config.alarms)
   LoraConfig(**config.policy.lora)
-  JudgeConfig(**config.eval.judge.to_dict() | {"url": "http://host/v1"})
+  judge = config.eval.judge.to_dict() | {"url": "http://host/v1"}
+  open_judge(judge, tmp_path / "rulings.jsonl")
   make_optimiser(config.optimizer)
   assert config.rollout.prompts % rules.micro_batches == 0
   assert config.rollout.group % rules.rollout_slices == 0
@@ -58,7 +59,8 @@ def test_a_config_is_whole_and_its_parts_are_possible(stage, variant):
   )
   names = config.data.name.split("+")
   assert set(names) <= set(registry.SOURCES)
-  assert len(config.data.split.split("+")) in (1, len(names))
+  sets = registry.parts(config.data.name, config.data.split)
+  assert len(registry.mix(config.data, len(sets))) == len(names)
 
 
 def test_the_variants_are_the_published_sizes():
@@ -92,6 +94,16 @@ def test_the_papers_numbers(stage):
   assert config.eval.budgets == (1024, 16_384)
   assert config.reward.geo_weight == (1.0 if stage == "stage2" else 0.0)
   assert config.reward.tau == 0.9
+
+
+def test_stage_1_draws_the_papers_mix():
+  data = _load("stage1", "7b").data
+  sets = registry.parts(data.name, data.split)
+  assert dict(zip(sets, registry.mix(data, len(sets)))) == {
+    ("pixel_reasoner", "train"): 2700,
+    ("chain_of_focus", "train"): 2100,
+    ("deep_eyes", "thinklite"): 0,
+  }
 
 
 def test_a_policy_must_be_named():

@@ -1,17 +1,18 @@
-r"""How many large JPEG files a core decodes, by threads and by processes.
+r"""How many large JPEG and PNG files a core decodes, by threads and processes.
 
   python -m experiments.real_sizes.decoding
 
-Prints a row for each size. CPU seconds are those of all threads or processes,
-so that other work on the machine hardly matters; wall times are the best of
-the rounds. Processes hand their pixels over in shared memory, which is the
-least that they can cost. "Locked" is what a decoding spends outside of
-Pillow's decoder, where it holds the interpreter: the bound for threads.
+Prints a row for each size and format, the least of three rounds. CPU seconds
+are those of all threads or processes, so that other work on the machine hardly
+matters. Processes hand their pixels over in shared memory, which is the least
+that they can cost. "Locked" is what a decoding spends outside of Pillow's
+decoder, where it holds the interpreter: the bound for threads.
 """
 
 import concurrent.futures
 import dataclasses
 import io
+import itertools
 import multiprocessing
 from multiprocessing import shared_memory
 import os
@@ -25,7 +26,7 @@ from PIL import Image
 from experiments.real_sizes import pictures
 from lfpc_jax.data import images
 
-_IMAGES, _ROUNDS = 4, 1
+_IMAGES, _ROUNDS = 4, 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +113,8 @@ def main(_) -> None:
   """Measures in turns, so that what else runs disturbs all alike."""
   cores = os.cpu_count() or 1
   print(f"{cores} cores; seconds an image: wall (CPU)")
-  for side in pictures.SIDES:
-    data = pictures.jpeg(side)
+  for side, kind in itertools.product(pictures.SIDES, ("JPEG", "PNG")):
+    data = pictures.encoded(side, kind)
     rounds = [
       (
         one_by_one(data),
@@ -124,7 +125,7 @@ def main(_) -> None:
     ]
     one, threads, processes = (best(list(s)) for s in zip(*rounds))
     print(
-      f"{side} x {side}, {len(data) / 1e6:.1f} MB: "
+      f"{kind} {side} x {side}, {len(data) / 1e6:.1f} MB: "
       f"alone {one.wall:.3f} ({one.cpu:.3f}), "
       f"{cores} threads {threads.wall:.3f} ({threads.cpu:.3f}), "
       f"{cores} processes {processes.wall:.3f} ({processes.cpu:.3f}); "

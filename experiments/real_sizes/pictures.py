@@ -1,4 +1,4 @@
-"""Photographs of a benchmark's size, as JPEG files of about its bytes."""
+"""Photographs of a benchmark's size: JPEG files of about its bytes, and PNG."""
 
 import functools
 import io
@@ -14,8 +14,8 @@ _NOISE = 3.0  # of 256 levels: a sensor's; an enlarged picture has none
 
 
 @functools.cache
-def jpeg(side: int, seed: int = 0) -> bytes:
-  """A square photograph of `side` pixels, as a JPEG file."""
+def encoded(side: int, kind: str = "JPEG", seed: int = 0) -> bytes:
+  """A square photograph of `side` pixels, as a file: 'JPEG' or 'PNG'."""
   name = scene_assets.PHOTOGRAPHS["train"][seed % 3]
   image = scene_assets.photograph(name, side).crop((0, 0, side, side))
   pixels = np.asarray(image)
@@ -24,5 +24,6 @@ def jpeg(side: int, seed: int = 0) -> bytes:
   noise = np.tile(np.rint(tile).astype(np.int8), (rows, rows, 1))
   pixels = np.clip(pixels.astype(np.int16) + noise[:side, :side], 0, 255)
   file = io.BytesIO()
-  Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=_QUALITY)
+  options = {"quality": _QUALITY} if kind == "JPEG" else {}
+  Image.fromarray(pixels.astype(np.uint8)).save(file, kind, **options)
   return file.getvalue()

@@ -6,6 +6,14 @@ A random policy (calling_policy.py) sees views of 1,024 visual tokens and cuts
 crops that cover most of the original. Each part is compiled and timed alone;
 then come a whole evaluation of eight questions about two pictures, and two
 training steps. Prints lines as it goes; README.md has what came out.
+
+At the paper's other budget, one question about one picture:
+
+  python -m experiments.real_sizes.run --workdir=runs/real_sizes_16384 \
+    --budget=16384 --sides=4096 --questions=1 --only=parts,evaluation
+
+There the same box covers less of the view, a fifth of each side. Another
+--budget, --sides or --questions wants another --workdir.
 """
 
 import dataclasses
@@ -41,7 +49,18 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "For all.", required=True)
 _ONLY = flags.DEFINE_list(
   "only", ["parts", "evaluation", "training"], "What to run."
 )
-_VIEW, _CROP, _GROUP = 1024, 256, 2
+_BUDGET = flags.DEFINE_integer("budget", 1024, "Visual tokens of the view.")
+_SIDES = flags.DEFINE_list(
+  "sides", [str(side) for side in pictures.SIDES], "Pixels of the originals."
+)
+_QUESTIONS = flags.DEFINE_integer("questions", 4, "About each original.")
+_CROP, _GROUP = 256, 2
+_BOX = (100, 120, 800, 860)  # in pixels of the view
+
+
+def sides() -> list[int]:
+  """Of the square originals, in pixels."""
+  return [int(side) for side in _SIDES.value]
 
 
 def sizes(tokenizer: Tokenizer) -> PolicyConfig:
@@ -67,13 +86,14 @@ def sizes(tokenizer: Tokenizer) -> PolicyConfig:
 
 def settings(folder: pathlib.Path, side: int) -> Any:
   """The config, with room for originals of `side` pixels."""
+  budget = _BUDGET.value
   config = config_lib.load_config("configs/tiny.py:smoke")
   config.policy.update(path=str(folder / "policy"), remat="layer")
   config.policy.attention_chunk = 1024
   config.data.update(
     name="folder", dir=str(folder / "data"), image_capacity=(side, side)
   )
-  config.gap.update(tokens=_VIEW, full_tokens=_VIEW)
+  config.gap.update(tokens=budget, full_tokens=budget)
   config.rollout.update(
     prompts=2,
     group=_GROUP,
@@ -85,24 +105,29 @@ def settings(folder: pathlib.Path, side: int) -> Any:
   config.rl.micro_batches = 2
   config.train.update(report_every=0, tensorboard=False)
   config.eval.update(
-    split="train", items=0, batch=4, budgets=(_VIEW,), probes=(), records=0
+    split="train",
+    items=0,
+    batch=_QUESTIONS.value,
+    budgets=(budget,),
+    probes=(),
+    records=0,
   )
   return config_lib.freeze(config)
 
 
 def build(folder: pathlib.Path) -> None:
-  """The policy, and four questions about each of two pictures."""
+  """The policy, and questions about a picture of each size."""
   if not (folder / "policy").exists():
-    turn = calling_policy.call((100, 120, 800, 860))
+    turn = calling_policy.call(_BOX)
     calling_policy.write(folder / "policy", sizes, turn)
   if (folder / "data").exists():
     return
   files = folder / "pictures"
   files.mkdir(parents=True, exist_ok=True)
   rows = []
-  for k, side in enumerate(pictures.SIDES):
-    (files / f"{side}.jpg").write_bytes(pictures.jpeg(side, k))
-    for number in range(4):
+  for k, side in enumerate(sides()):
+    (files / f"{side}.jpg").write_bytes(pictures.encoded(side, seed=k))
+    for number in range(_QUESTIONS.value):
       question = f"What digit is on sign {number}?"
       row = dict(image=f"{side}.jpg", question=question, answer="7")
       rows.append(json.dumps(row | {"boxes": [[100, 100, 400, 300]]}))
@@ -142,32 +167,32 @@ def timed(name: str, function, *args) -> Any:
 def parts(folder: pathlib.Path, side: int) -> None:
   """Each part of two episodes about one picture."""
   config = settings(folder, side)
-  agent = agent_lib.make_agent(config, _VIEW)
+  agent = agent_lib.make_agent(config, _BUDGET.value)
   source = loader.open_data(config.data, "train")
-  example = source[4 * pictures.SIDES.index(side)]
+  example = source[_QUESTIONS.value * sides().index(side)]
   data = (folder / "pictures" / f"{side}.jpg").read_bytes()
   began = now()
   images.decode(data)
   say(f"{side}: decode the file", began, f"{len(data) / 1e6:.1f} MB")
   began = now()
-  packed = agent.packer.pack([example], [_VIEW])
+  packed = agent.packer.pack([example], [_BUDGET.value])
   say(f"{side}: pack", began)
   began = now()
   batch = jax.block_until_ready(agent_lib.device_batch(packed))
   say(f"{side}: move to the device", began)
   view, crops = resized(side, batch)
-  if side == pictures.SIDES[0]:  # the policy does not see the original's size
+  if side == sides()[0]:  # the policy does not see the original's size
     policy_parts(agent, batch, view, crops)
 
 
 def resized(side: int, batch: Batch) -> tuple[View, View]:
   """The view, and two crops that cover most of the original."""
   whole = jnp.array([[0, 0, side, side]])
-  render = functools.partial(views.render_views, capacity=_VIEW)
+  render = functools.partial(views.render_views, capacity=_BUDGET.value)
   view = timed(
     f"{side}: resize the view", render, batch.originals, whole, batch.grid
   )
-  box = jnp.array([100, 120, 800, 860]) * side // (28 * batch.grid[0, 0])
+  box = jnp.array(_BOX) * side // (28 * batch.grid[0, 0])
   boxes = jnp.broadcast_to(box, (1, _GROUP, 4)).astype(jnp.int32)
   grids = jnp.full((1, _GROUP, 2), 16)
   valid = jnp.ones((1, _GROUP), bool)
@@ -189,10 +214,10 @@ def policy_parts(
   timed("tower, two crops", tower, params, crops)
   batch = dataclasses.replace(batch, visual=visual)
   prefill = functools.partial(
-    encoding.encode_prompt, agent.policy, capacity=_VIEW
+    encoding.encode_prompt, agent.policy, capacity=_BUDGET.value
   )
   prefix = timed("prefill of the prompt", prefill, params, batch)
-  rollout = episode.Rollout(agent.policy, agent.episodes, _VIEW)
+  rollout = episode.Rollout(agent.policy, agent.episodes, _BUDGET.value)
   found = timed(
     "two episodes with two crops each",
     lambda *args: rollout(*args[:-1], None, args[-1]),
@@ -203,8 +228,8 @@ def policy_parts(
 
 
 def evaluation(folder: pathlib.Path) -> None:
-  """Eight questions about two pictures, at one budget."""
-  config = settings(folder, pictures.SIDES[-1])
+  """All questions, at one budget."""
+  config = settings(folder, max(sides()))
   runner = Runner(config)
   began = now()
   command.evaluate_into(folder / "evaluation", config, runner, "random", "")
@@ -231,8 +256,8 @@ class _Timed(Trainer):
 
 
 def training(folder: pathlib.Path) -> None:
-  """Two steps of 2 x 2 rollouts about pictures of 8192 pixels a side."""
-  config = settings(folder, pictures.SIDES[-1])
+  """Two steps of 2 x 2 rollouts in room for the largest picture."""
+  config = settings(folder, max(sides()))
   _Timed(config, str(folder / "train")).run()
 
 
@@ -242,7 +267,7 @@ def main(_) -> None:
   config_lib.setup_jax()
   build(folder)
   if "parts" in _ONLY.value:
-    for side in pictures.SIDES:
+    for side in sides():
       parts(folder, side)
   if "training" in _ONLY.value:
     training(folder)

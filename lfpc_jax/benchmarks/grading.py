@@ -66,7 +66,7 @@ class Grade:
   Attributes:
     id, category, group, variant: the example's.
     correct: None for invalid.
-    by: 'rule', 'judge' or 'likelihood'.
+    by: 'rule', 'judge', 'likelihood' or 'VLMEvalKit'.
     prediction: what was compared; None without an answer.
     error: why it is invalid, or ''.
   """

@@ -17,7 +17,7 @@ redirects are not followed, and it appears in no message and no file.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import concurrent.futures
 import dataclasses
 import email.utils
@@ -103,6 +103,23 @@ class JudgeConfig:
         f"judge threads={self.threads}, attempts={self.attempts},"
         f" timeout={self.timeout}: all must be positive"
       )
+
+
+def open_judge(settings: Mapping[str, Any], cache: pathlib.Path) -> Judge:
+  """The judge of a config's `eval.judge`.
+
+  Args:
+    settings: fields of `JudgeConfig`, and `cache`, a file of rulings that
+      evaluations may share; '' for the one given here.
+    cache: the evaluation's own.
+
+  Raises:
+    UserError: see `JudgeConfig` and `Judge`.
+  """
+  fields = dict(settings)
+  shared = fields.pop("cache", "")
+  path = pathlib.Path(shared).expanduser() if shared else cache
+  return Judge(JudgeConfig(**fields), path)
 
 
 class _Failure(Exception):

@@ -1,8 +1,9 @@
 """How other tools read an answer to a choice: for comparison alone.
 
 Scores of papers rest on these. They are kinder than our rule, which training
-rewards and every score of ours uses: they look for a letter or an option
-anywhere in a text, so that a negation or an aside can count as an answer.
+rewards and our scores use: they look for a letter or an option anywhere in a
+text, so that a negation or an aside can count as an answer. VLMEvalKit's
+stands in a column of its own beside V*Bench's and HR-Bench's score.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 import re
 import string
+
+from lfpc_jax.benchmarks.grading import Grade
+from lfpc_jax.data.examples import Example
+from lfpc_jax.rl import answers
 
 _SEPARATORS = str.maketrans(dict.fromkeys(".()[],:;!*#{}", " "))
 _LAST_WORDS = 4
@@ -54,6 +59,28 @@ def vlmevalkit(prediction: str, options: Sequence[str]) -> int | None:
     return None
   held = [k for k, option in enumerate(options) if option.lower() in text]
   return held[0] if len(held) == 1 else None
+
+
+def grade(prediction: str | None, example: Example) -> Grade:
+  """The grade of an answer to a choice, as `vlmevalkit` reads it.
+
+  That tool is given the extracted answer here, not the whole reply. What it
+  leaves open is wrong, as in its scores without a judge.
+
+  Raises:
+    UserError: the example's answer is none of its options.
+  """
+  chosen = vlmevalkit(prediction or "", example.options)
+  right = answers.answer_index(example.answer, example.options)
+  return Grade(
+    id=example.id,
+    category=example.category,
+    group=example.group,
+    variant=example.variant,
+    correct=chosen == right,
+    by="VLMEvalKit",
+    prediction=prediction,
+  )
 
 
 def deep_eyes(

@@ -96,6 +96,8 @@ def data_identity(data: Mapping[str, Any], examples: int) -> dict[str, Any]:
   """
   # What is shrunk is shrunk to this room, which decides the pixels.
   room = data["image_capacity"] if data.get("oversize") == "shrink" else None
+  drawn = data.get("mix", ())
+  mix = {"mix": list(drawn), "mix_seed": data["mix_seed"]} if drawn else {}
   return {
     "dataset": _dataset_name(data),
     "split": data["split"],
@@ -104,6 +106,7 @@ def data_identity(data: Mapping[str, Any], examples: int) -> dict[str, Any]:
     "option_order": data["option_order"],
     "option_seed": data["option_seed"],
     "room": room and list(room),
+    **mix,
   }
 
 

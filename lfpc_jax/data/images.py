@@ -6,12 +6,13 @@ shorter side. What is odd about a file has one treatment:
   below 28 pixels   enlarged, bicubic, until the shorter side has 28; boxes are
                     mapped along (`Picture.map_boxes`)
   CMYK              converted as Pillow does, without colour profiles
-  16 bits           the high byte of each sample is kept
+  16 bits           the high byte of each sample is kept, of alpha too
   palette, alpha    colours looked up, then laid over white
   EXIF rotation     turned and mirrored upright; boxes refer to that image. An
                     EXIF block that cannot be read counts as none
-  animated, pages   the first frame
-  truncated         refused, never filled up with grey
+  animated, pages   the first frame; so of a phone's two pictures in one JPEG
+  truncated         refused, never filled up with grey; what is cut off behind
+                    a whole first frame is not missed
   gigantic          refused from its header, before a pixel is decoded
   beyond its room   shrunk, bicubic, if `decode` is given a room
   a side above 32,768, thinner than 1:200, more than 16 bits, no image at all:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import concurrent.futures
 import contextlib
 import dataclasses
+import hashlib
 import operator
 import os
 import pathlib
 import threading
+import time
 from typing import Any, Generic, TypeVar
 import weakref
 
@@ -59,6 +61,7 @@ class PromptSource(Sequence[examples.Example]):
     self._room = room
     # A row holds its image's bytes: read it once for words and size.
     self._outlines: dict[int, tuple[examples.Example, images.Size]] = {}
+    self._digests: dict[int, str] = {}
     self._pixels = weakref.WeakValueDictionary[str, np.ndarray]()
     self._known: dict[str, images.Picture] = {}  # of these, without pixels
     self._locks: dict[str, threading.Lock] = {}
@@ -92,16 +95,31 @@ class PromptSource(Sequence[examples.Example]):
     """(height, width) of an example's image, which costs no decoding."""
     return self._outline(index)[1]
 
+  def image_digest(self, index: int) -> str:
+    """Digits that change with any byte of an example's image file.
+
+    Whoever asks for it first has `words` and `size` from the same reading.
+    """
+    if index not in self._digests:
+      row = self._row(index)
+      self._digests[index] = hashlib.sha256(row["image"]).hexdigest()[:16]
+      self._outlines.setdefault(index, self._look(row))
+    return self._digests[index]
+
   def _outline(self, index: int) -> tuple[examples.Example, images.Size]:
     if index not in self._outlines:
-      row = self._row(index)
-      with self._naming(row):
-        whole = images.read_size(row["image"])
-      size = images.fit(whole, self._room)
-      example = self._example(row, _NO_PIXELS)
-      example = dataclasses.replace(example, shrunk=size != whole)
-      self._outlines[index] = example, size
+      self._outlines[index] = self._look(self._row(index))
     return self._outlines[index]
+
+  def _look(
+    self, row: Mapping[str, Any]
+  ) -> tuple[examples.Example, images.Size]:
+    """What is known of an example without decoding its image."""
+    with self._naming(row):
+      whole = images.read_size(row["image"])
+    size = images.fit(whole, self._room)
+    example = self._example(row, _NO_PIXELS)
+    return dataclasses.replace(example, shrunk=size != whole), size
 
   def _row(self, index: int) -> Mapping[str, Any]:
     with reading(f"example {index} of {self._name!r}"):
@@ -227,25 +245,31 @@ def open_data(
   return registry.open_data(data, split)
 
 
-class First(Sequence[examples.Example]):
-  """A source's first examples, each decoded when it is asked for."""
+class Picked(Sequence[examples.Example]):
+  """Some of a source's examples, each decoded when it is asked for."""
 
-  def __init__(self, source: Sequence[examples.Example], number: int):
-    self._source, self._number = source, number
+  def __init__(
+    self, source: Sequence[examples.Example], numbers: Sequence[int]
+  ):
+    self._source, self._numbers = source, numbers
 
   def __len__(self) -> int:
-    return self._number
+    return len(self._numbers)
 
   def __getitem__(self, index: int) -> examples.Example:
-    return self._source[range(self._number)[index]]
+    return self._source[self._numbers[index]]
 
   def words(self, index: int) -> examples.Example:
     """See `PromptSource.words`."""
-    return self._source.words(range(self._number)[index])
+    return self._source.words(self._numbers[index])
 
   def size(self, index: int) -> tuple[int, int]:
     """See `PromptSource.size`."""
-    return self._source.size(range(self._number)[index])
+    return self._source.size(self._numbers[index])
+
+  def image_digest(self, index: int) -> str:
+    """See `PromptSource.image_digest`."""
+    return self._source.image_digest(self._numbers[index])
 
 
 def first(
@@ -254,7 +278,19 @@ def first(
   """At most `number` examples; 0 for all. `field` names it in errors."""
   if number < 0:
     raise errors.UserError(f"{field}={number}: must be >= 0; 0 is all")
-  return First(source, number) if 0 < number < len(source) else source
+  few = 0 < number < len(source)
+  return Picked(source, range(number)) if few else source
+
+
+def draw(
+  source: Sequence[examples.Example], number: int, seed: int
+) -> Sequence[examples.Example]:
+  """At most `number` examples, drawn by the seed, in order; 0 for all."""
+  if not 0 < number < len(source):
+    return source
+  rng = np.random.default_rng(seed)
+  drawn = rng.choice(len(source), number, replace=False)
+  return Picked(source, np.sort(drawn).tolist())
 
 
 class BatchLoader(Generic[T]):
@@ -275,6 +311,9 @@ class BatchLoader(Generic[T]):
     workers: number of threads that decode; None: one for each core, up to 16.
       Threads serve as processes would: decoding leaves the interpreter free
       (docs/data.md has figures).
+
+  Attributes:
+    waited: seconds that the latest batch was waited for.
   """
 
   def __init__(
@@ -297,6 +336,7 @@ class BatchLoader(Generic[T]):
     self._next = first_step
     self._last = None if num_steps is None else first_step + num_steps
     self._closed = False
+    self.waited = 0.0
     # Futures instead of a queue: nobody ever waits for room or for an item
     # that no one will bring.
     self._pending = collections.deque()
@@ -318,7 +358,9 @@ class BatchLoader(Generic[T]):
     if not self._pending:
       raise StopIteration
     step, future = self._pending[0]
+    began = time.perf_counter()
     batch = future.result()
+    self.waited = time.perf_counter() - began
     self._pending.popleft()
     self._fill()
     return step, batch

@@ -7,7 +7,8 @@ reads the files with the data set's reader, decodes every image once to see
 that it can be, and writes the rows with the images' own bytes as ArrayRecord
 files. Neither writing nor reading needs TensorFlow. A broken row is skipped,
 counted and listed, or stops the build: --on_error=skip or stop. The list stays
-with the data set, in its metadata.json.
+with the data set, in its metadata.json, and evaluations say what is missing.
+Prints the rows of each split, and warns where fewer are there than published.
 
 Rows are written in their stored order, in shards of at most 256 MiB, one row
 in memory at a time, so that sets of many gigabytes need no memory to speak of.
@@ -111,7 +112,7 @@ class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
       rows = list(rows_lib.read_rows(source, root, split, self.ledger))
       if rows:
         found[split] = [
-          functools.partial(self._examples, first, part)
+          functools.partial(self._examples, split, first, part)
           for first, part in _shards(rows)
         ]
     if not found:
@@ -119,23 +120,27 @@ class Manual(tfds.core.ShardBasedBuilder, skip_registration=True):
     return found
 
   def _examples(
-    self, first: int, part: Sequence[rows_lib.Row]
+    self, split: str, first: int, part: Sequence[rows_lib.Row]
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, row in enumerate(part, first):
       try:
         data, _, boxes = row.load(max_pixels=self.max_pixels)
       except rows_lib.RowError as error:
-        self.ledger.add(error.at(row.where))
+        self.ledger.add(error.at(row.where), split)
       else:
         yield number, _features(row, data, boxes)
-    self._note_faults()
+    self._note_faults(split)
 
-  def _note_faults(self) -> None:
-    faults = self.ledger.faults
-    self.info.metadata["broken"] = self.ledger.count(rows_lib.BROKEN)
-    self.info.metadata["left_out"] = self.ledger.count(rows_lib.LEFT_OUT)
-    self.info.metadata["faults"] = [
-      dataclasses.asdict(fault) for fault in faults[:_LISTED]
+  def _note_faults(self, split: str) -> None:
+    ledger, metadata = self.ledger, self.info.metadata
+    metadata["broken"] = ledger.count(rows_lib.BROKEN)
+    metadata["left_out"] = ledger.count(rows_lib.LEFT_OUT)
+    metadata.setdefault("splits", {})[split] = {
+      "broken": ledger.count(rows_lib.BROKEN, split),
+      "left_out": ledger.count(rows_lib.LEFT_OUT, split),
+    }
+    metadata["faults"] = [
+      dataclasses.asdict(fault) for fault in ledger.faults[:_LISTED]
     ]
 
 
@@ -255,20 +260,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
   )
   args = parser.parse_args(arguments)
   with config_lib.plain_errors(args.traceback):
+    source = registry.SOURCES[args.name]
     path, ledger = prepare(
-      registry.SOURCES[args.name],
+      source,
       args.dir,
       args.data_dir,
       on_error=args.on_error,
       max_pixels=args.max_pixels,
     )
+    splits = open_builder(args.data_dir, source).info.splits
   for fault in ledger.faults:
     print(f"{fault.kind}: {fault.where}: {fault.reason}")
+  for split, info in splits.items():
+    print(_counted(split, info.num_examples, source.published.get(split)))
   print(
     f"{path}: {ledger.count(rows_lib.BROKEN)} broken rows,"
     f" {ledger.count(rows_lib.LEFT_OUT)} left out"
   )
   return 0
+
+
+def _counted(split: str, rows: int, published: int | None) -> str:
+  """How many rows a split has, and a warning where some are missing."""
+  if published is None:
+    return f"split {split}: {rows:,} rows"
+  found = f"split {split}: {rows:,} of {published:,} published rows"
+  if rows >= published:
+    return found
+  return (
+    f"{found}\nwarning: {published - rows:,} rows of split {split} are "
+    "missing: a score of it is no score of the benchmark; fetch the files "
+    "again, or correct the rows above"
+  )
 
 
 if __name__ == "__main__":

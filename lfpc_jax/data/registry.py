@@ -73,6 +73,10 @@ class Arranged(Sequence[Example]):
     """See `loader.PromptSource.size`."""
     return self._source.size(index)
 
+  def image_digest(self, index: int) -> str:
+    """See `loader.PromptSource.image_digest`."""
+    return self._source.image_digest(index)
+
 
 class Joined(Sequence[Example]):
   """Several sources, one after the other; ids begin with the source's name.
@@ -101,6 +105,11 @@ class Joined(Sequence[Example]):
     """See `loader.PromptSource.size`."""
     source, place = self._find(index)
     return source.size(place)
+
+  def image_digest(self, index: int) -> str:
+    """See `loader.PromptSource.image_digest`."""
+    source, place = self._find(index)
+    return source.image_digest(place)
 
   def _find(self, index: int) -> tuple[Any, int]:
     if not 0 <= index < len(self):
@@ -148,12 +157,15 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
       'stored', 'shuffled' by `option_seed`, or '' for the data set's own
       rule: V*Bench's own files are shuffled, as their right option is always
       the first, and all others keep their order; `oversize`, one of
-      `OVERSIZE`, of images larger than `image_capacity`.
+      `OVERSIZE`, of images larger than `image_capacity`; `mix`, how many
+      questions of each data set are drawn by `mix_seed`, 0 for all of it, or
+      () for all of all. A set with fewer gives all that it has.
     split: of each data set; or one for each, joined by '+'.
 
   Raises:
     UserError: an unknown data set, one that has not been built, a split that
-      it has not, an unknown order, or another unknown word.
+      it has not, an unknown order, another unknown word, or a mix of other
+      sets.
   """
   order, seed = data["option_order"], data["option_seed"]
   if order and order not in option_order.ORDERS:
@@ -165,20 +177,59 @@ def open_data(data: Mapping[str, Any], split: str) -> Sequence[Example]:
   if oversize not in OVERSIZE:
     raise UserError(f"data.oversize={oversize!r}: choose one of {OVERSIZE}")
   room = tuple(data["image_capacity"]) if oversize == "shrink" else None
-  names, splits = data["name"].split("+"), split.split("+")
-  if len(splits) == 1:
-    splits = splits * len(names)
-  if len(splits) != len(names):
-    raise UserError(
-      f"split {split!r} has {len(splits)} parts for the {len(names)} data sets"
-      f" of data.name={data['name']!r}: give one for all or one for each"
-    )
   opened = []
-  for name, part in zip(names, splits):
+  sets = parts(data["name"], split)
+  for (name, part), number in zip(sets, mix(data, len(sets))):
     if name == "scenes":
       source = loader.open_scenes(data["dir"], data["difficulty"], part, room)
     else:
       source = open_source(name, data["dir"], part, room)
-    default = "shuffled" if (name, part) in _GIVEN_AWAY else "stored"
-    opened.append(Arranged(source, order or default, seed))
+    if number:
+      source = loader.draw(source, number, data["mix_seed"])
+    opened.append(Arranged(source, effective_order(order, name, part), seed))
   return opened[0] if len(opened) == 1 else Joined(opened)
+
+
+def mix(data: Mapping[str, Any], sets: int) -> tuple[int, ...]:
+  """How many questions of each of so many data sets are wanted; 0 for all.
+
+  Raises:
+    UserError: not one number for each, or a negative one.
+  """
+  numbers = tuple(data.get("mix", ())) or (0,) * sets
+  if len(numbers) != sets or min(numbers) < 0:
+    raise UserError(
+      f"data.mix={numbers}: give one number >= 0 for each of the {sets} data "
+      f"sets of data.name={data['name']!r}, 0 for all of it; or () for all"
+    )
+  return numbers
+
+
+def parts(names: str, split: str) -> list[tuple[str, str]]:
+  """The data sets of a `data.name`, each with its split.
+
+  Raises:
+    UserError: neither one split for all nor one for each.
+  """
+  found, splits = names.split("+"), split.split("+")
+  if len(splits) == 1:
+    splits = splits * len(found)
+  if len(splits) != len(found):
+    raise UserError(
+      f"split {split!r} has {len(splits)} parts for the {len(found)} data sets"
+      f" of data.name={names!r}: give one for all or one for each"
+    )
+  return list(zip(found, splits))
+
+
+def gives_away(name: str, split: str) -> bool:
+  """Whether the right option is always stored at the same place."""
+  return (name, split) in _GIVEN_AWAY
+
+
+def effective_order(order: str, name: str, split: str) -> str:
+  """The order that options are shown in, by `data.option_order`.
+
+  'stored' or 'shuffled'; where it is '', by the data set's own rule.
+  """
+  return order or ("shuffled" if gives_away(name, split) else "stored")

@@ -47,6 +47,7 @@ class Survey:
     smallest, largest: (height, width), of fewest and of most pixels.
     box_shares: the smallest box's share of its image.
     groups: rows by group.
+    equal: rows of which two options are the same.
     problems: what is wrong beyond single rows.
   """
 
@@ -82,11 +83,22 @@ class Survey:
   groups: collections.Counter[str] = dataclasses.field(
     default_factory=collections.Counter
   )
+  equal: int = 0
   problems: list[str] = dataclasses.field(default_factory=list)
 
   def count(self, kind: str) -> int:
     """Number of faults of a kind."""
     return sum(fault.kind == kind for fault in self.faults)
+
+  @property
+  def total(self) -> int:
+    """Rows that are there, usable or not."""
+    return self.rows + len(self.faults)
+
+  @property
+  def published(self) -> int | None:
+    """Rows that are published; None where that is not known."""
+    return self.source.published.get(self.split)
 
 
 def survey(
@@ -121,7 +133,7 @@ def survey(
       try:
         _, picture, boxes = row.load(max_pixels=max_pixels)
       except rows_lib.RowError as error:
-        ledger.add(error.at(row.where))
+        ledger.add(error.at(row.where), split)
         continue
       _count_picture(found, picture, boxes)
     _count_row(found, row)
@@ -138,6 +150,7 @@ def _count_row(found: Survey, row: rows_lib.Row) -> None:
   found.categories[row.category] += 1
   found.options[len(row.options)] += 1
   found.boxes[len(row.boxes)] += 1
+  found.equal += len(set(row.options)) < len(row.options)
   if row.group:
     found.groups[row.group] += 1
   reply = row.answer
@@ -182,10 +195,8 @@ def _problems(
   unmatched: int,
   letters: int,
 ) -> Iterable[str]:
-  wanted = found.source.published.get(found.split)
-  total = found.rows + len(found.faults)
-  if wanted is not None and total != wanted:
-    yield f"{total} rows, where {wanted} are published"
+  if found.published not in (None, found.total):
+    yield f"{found.total} rows, where {found.published} are published"
   choices = sum(found.letters.values())
   if choices >= _MANY and len(found.letters) == 1:
     yield (
@@ -207,6 +218,11 @@ def _problems(
     yield (
       f"{unmatched} answers are too long or have no letter or digit: no reply"
       " can match them"
+    )
+  if found.equal:
+    yield (
+      f"{found.equal} questions have two equal options: their text is no "
+      "answer, a letter is"
     )
   if letters:
     yield (

@@ -104,6 +104,27 @@ def cut(
   ]
 
 
+def unshared(images: Sequence[str], batch: int, parts: int = 1) -> str:
+  """A line about pictures that a batch of this size cannot share, or ''.
+
+  Args:
+    images: as in `cut`.
+    batch: the same.
+    parts: the same.
+  """
+  users = collections.Counter(filter(None, images))
+  shares = collections.Counter(n for n in users.values() if n > 1)
+  ((share, pictures),) = shares.most_common(1) or [(1, 0)]
+  if not batch % share and not batch // share % parts:
+    return ""
+  many = f" on {parts} parts of the mesh" if parts > 1 else ""
+  return (
+    f"{pictures:,} pictures have {share} questions each, and eval.batch="
+    f"{batch}{many} cannot keep them together: each picture is decoded and "
+    f"encoded {share} times; give a multiple of {share * parts}"
+  )
+
+
 def _by_share(
   numbers: Sequence[int], images: Sequence[str], batch: int, parts: int
 ) -> list[tuple[int, list[int]]]:

@@ -4,66 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 import contextlib
-import importlib.metadata
 import json
 import pathlib
-import platform
 from typing import Any
 
-import jax
 import rich.console
 
-import lfpc_jax
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
-from lfpc_jax import files, metrics, parallel, source
-from lfpc_jax.data import loader
+from lfpc_jax import files, metrics, parallel
+from lfpc_jax.data import described, loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import benchmark, entries, probe_results, summary
 from lfpc_jax.evaluation import items as items_lib
+from lfpc_jax.evaluation import manifest as manifest_lib
 from lfpc_jax.evaluation.outcome import Evaluation
 from lfpc_jax.evaluation.runner import Runner
 from lfpc_jax.journal import Journal
-from lfpc_jax.models.parameters import params_digest
 from lfpc_jax.report import page
 from lfpc_jax.report import results as results_lib
 from lfpc_jax.report.records import load_records
 
 JOURNAL = "journal.jsonl"  # of a run that has not ended
 CONFIG = "evaluate.json"  # in the workdir
-_PACKAGES = ("jax", "jaxlib", "flax", "numpy", "pillow", "transformers")
-
-
-def manifest(
-  config: Any, name: str, checkpoint: str, digest: str, questions: str
-) -> dict[str, Any]:
-  """Every setting that can change a row.
-
-  A judge decides about rows that are there; scores.json names its settings.
-
-  Args:
-    config: a whole config.
-    name: the policy's.
-    checkpoint: where it is from.
-    digest: its parameters'.
-    questions: what `benchmark.digest` says of the questions.
-  """
-  settings = json.loads(config_lib.config_json(config))
-  del settings["eval"]["judge"]
-  return {
-    "policy": name,
-    "checkpoint": checkpoint,
-    "parameters": digest,
-    "questions": questions,
-    "config": settings,
-    "code": source.digest(),
-    "python": platform.python_version(),
-    "versions": {"lfpc_jax": lfpc_jax.__version__}
-    | {p: importlib.metadata.version(p) for p in _PACKAGES},
-    "device": jax.devices()[0].device_kind,
-    "matmul_precision": str(jax.config.jax_default_matmul_precision),
-  }
+# Of evaluation.json: what was found, beside the settings.
+_FOUND = ("seconds_per_question", "compile_seconds", "data_wait_seconds")
 
 
 def evaluate_into(
@@ -85,8 +51,9 @@ def evaluate_into(
   # A run's directory may hold a later step than it did last time.
   params = agent_lib.load_params(runner.agent, checkpoint)
   examples = open_questions(config)
-  asked = benchmark.digest(benchmark.words(examples))
-  wanted = manifest(config, name, checkpoint, params_digest(params), asked)
+  wanted = manifest_lib.make(
+    config, runner.agent, name, checkpoint, params, examples
+  )
   done = folder / "evaluation.json"
   if done.exists():
     stored = _read(done)
@@ -103,20 +70,26 @@ def evaluate_into(
         stack.enter_context(journal)
         # Now that nothing else lies here.
         config_lib.write_config(config, folder, CONFIG)
-      found = _evaluate(runner, name, params, examples, journal)
+      notes = described.notes(question_data(config), config.eval.split)
+      found = _evaluate(runner, name, params, examples, journal, notes)
     if parallel.is_first():
       found.save(folder, wanted)
       (folder / JOURNAL).unlink()
 
 
+def question_data(config: Any) -> dict[str, Any]:
+  """The config's data section, of which an evaluation draws nothing."""
+  return {**config.data, "mix": ()}
+
+
 def open_questions(config: Any) -> Sequence[Example]:
   """The questions that a config's eval section names."""
-  source = loader.open_data(config.data, config.eval.split)
+  source = loader.open_data(question_data(config), config.eval.split)
   # By key: `config.eval.items` is the mapping's method.
   return loader.first(source, config.eval["items"], "eval.items")
 
 
-def _evaluate(runner, name, params, examples, journal) -> Evaluation:
+def _evaluate(runner, name, params, examples, journal, notes) -> Evaluation:
   """Goes on from the journal; it is None but in the first process."""
   known = parallel.gather(journal.entries if journal else [])
   known = [entries.unpack(values) for values in known]
@@ -127,10 +100,10 @@ def _evaluate(runner, name, params, examples, journal) -> Evaluation:
     if journal:
       journal.add(entries.pack(entry))
 
-  shrunk = runner.check(examples)
+  notes = [*notes, runner.check(examples), runner.unshared(examples)]
   with metrics.Progress(f"evaluate {name}", total, start=start) as progress:
-    if shrunk:
-      progress.log(shrunk)
+    for note in filter(None, notes):
+      progress.log(note)
     return runner.run(
       name, params, examples, progress.update, parts, known, keep
     )
@@ -168,8 +141,11 @@ def evaluate(config: Any, folder: pathlib.Path, checkpoint: str) -> None:
   if not parallel.is_first():
     return
   rows, results, records = load_results(folder)
+  about = _read(folder / "evaluation.json")
+  settings = {k: v for k, v in about.items() if k not in _FOUND}
+  questions = open_questions(config)
   tables = [
-    *benchmark.evaluate(config, folder, name, rows, open_questions(config)),
+    *benchmark.evaluate(config, folder, settings, rows, questions, results),
     results_lib.paper_table(results),
     probe_results.probe_table(probe_results.measure(name, rows)),
     summary.category_table({name: rows}),

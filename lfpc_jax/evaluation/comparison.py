@@ -21,7 +21,20 @@ from lfpc_jax.report.tables import Column, ResultTable
 
 # What can change a score: sections of a config, and what else is noted.
 _SECTIONS = ("policy", "data", "rollout", "eval")
-_AROUND = ("code", "python", "versions", "device", "matmul_precision")
+_AROUND = (
+  "files",
+  "questions",
+  "sets",
+  "code",
+  "python",
+  "versions",
+  "device",
+  "devices",
+  "processes",
+  "mesh",
+  "attention",
+  "matmul_precision",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,18 +235,20 @@ def category_difference_table(found: Sequence[Evaluated]) -> ResultTable:
   )
 
 
-def differing_settings(first: Evaluated, other: Evaluated) -> list[str]:
-  """Fields, of those that can change a score, that the two do not share."""
+def differing_settings(
+  first: Mapping[str, Any], other: Mapping[str, Any]
+) -> list[str]:
+  """Of two manifests, fields that can change a score and are not the same."""
   changes = config_lib.diff(*map(_settings, (first, other)))
   return [x for x in changes if not x.startswith("policy.checkpoint:")]
 
 
-def _settings(one: Evaluated) -> dict[str, Any]:
-  config = one.manifest["config"]
+def _settings(manifest: Mapping[str, Any]) -> dict[str, Any]:
+  config = manifest["config"]
   found = {name: config.get(name, {}) for name in _SECTIONS}
   # The rest of the gap is what the policy was trained with.
   found["gap"] = {"min_tokens": config.get("gap", {}).get("min_tokens")}
-  return found | {name: one.manifest.get(name) for name in _AROUND}
+  return found | {name: manifest.get(name) for name in _AROUND}
 
 
 def tables(found: Sequence[Evaluated]) -> list[ResultTable]:
@@ -258,7 +273,7 @@ def notes(found: Sequence[Evaluated]) -> list[str]:
     f"{shown:,} questions."
   ]
   for other in found[1:]:
-    changes = differing_settings(found[0], other)
+    changes = differing_settings(found[0].manifest, other.manifest)
     if changes:
       lines.append(
         f"Not the policy alone differs between {found[0].name} and "

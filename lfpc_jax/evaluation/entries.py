@@ -26,6 +26,7 @@ class Entry:
     records: rollouts to look at, each with its question's number.
     seconds: of the questions without probes.
     compiled: these include the compilation of the programs.
+    waited: seconds that the batch was waited for, at its first budget.
   """
 
   step: int
@@ -34,6 +35,7 @@ class Entry:
   records: list[tuple[int, RolloutRecord]]
   seconds: float
   compiled: bool
+  waited: float = 0.0
 
   @property
   def questions(self) -> int:

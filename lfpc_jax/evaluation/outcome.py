@@ -27,12 +27,15 @@ class Evaluation:
     seconds: per question without probes, by budget; batches that compile are
       left out unless all do.
     compile_seconds: of those batches beyond the others, by budget.
+    data_wait_seconds: that batches were waited for, all together; in no other
+      time.
   """
 
   rows: list[Item]
   records: list[RolloutRecord]
   seconds: dict[int, float]
   compile_seconds: dict[int, float]
+  data_wait_seconds: float = 0.0
 
   def save(self, folder: pathlib.Path, manifest: dict[str, Any]) -> None:
     """Writes items, probes, records (.jsonl) and, last, evaluation.json."""
@@ -46,6 +49,7 @@ class Evaluation:
     content = manifest | {
       "seconds_per_question": self.seconds,
       "compile_seconds": self.compile_seconds,
+      "data_wait_seconds": self.data_wait_seconds,
     }
     text = json.dumps(content, indent=2) + "\n"
     files.atomic_write(folder / "evaluation.json", text.encode())
@@ -76,6 +80,7 @@ def join(
     [records[place] for place in sorted(records)],
     seconds,
     compile_seconds,
+    sum(entry.waited for entry in entries),
   )
 
 

@@ -147,6 +147,11 @@ class Runner:
       parallel.parts("prompt"),
     )
 
+  def unshared(self, examples: buckets.Sized) -> str:
+    """A line about pictures that `eval.batch` cannot share, or ''."""
+    images, parts = buckets.read_images(examples), parallel.parts("prompt")
+    return buckets.unshared(images, self.config.eval.batch, parts)
+
   def check(self, examples: fits.Outlined) -> str:
     """A line about images that are shrunk, or ''.
 
@@ -215,12 +220,15 @@ class Runner:
     ) as batches:
       for k, packed in batches:
         step = self._place(name, params, missing[k], parts[missing[k]], packed)
+        waited = batches.waited
         for budget in self._rollouts:
           if (step.number, budget) in there:
             continue
           done = len(entries) * len(self.probes)
           tell = lambda n, doing, done=done: progress(done + n, doing)
           entry = self._run_part(step, budget, tell)
+          entry = dataclasses.replace(entry, waited=waited)
+          waited = 0.0
           entries.append(entry)
           keep(entry)
         del step, packed  # or the devices hold two steps' originals

@@ -13,19 +13,20 @@ white space collapsed, '&' read as 'and', the words zero to twenty as digits,
 thousands commas dropped, numbers brought to one spelling (7.0 is 7; a leading
 zero is kept, 007 is no 7), articles before a word dropped, and punctuation
 removed, except inside a number (3.5, 10:30), a minus sign, '%' and currency
-signs.  Two answers are equal when the results are: a prediction that merely
-contains the truth is wrong.
+signs.  LaTeX around a whole answer is taken off first (`latex.plain`).  Two
+answers are equal when the results are: a prediction that merely contains the
+truth is wrong.
 """
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-import functools
 import re
 import string
 from typing import NamedTuple
 import unicodedata
 
 from lfpc_jax.errors import UserError
+from lfpc_jax.rl import latex
 
 # DeepEyes' cap: an answer this long is wrong and badly formed.
 MAX_ANSWER_CHARACTERS = 1000
@@ -206,10 +207,11 @@ def answer_index(answer: str, options: Sequence[str]) -> int:
 def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
   """Index of the one option that a prediction names, or None.
 
-  Read after a lead-in such as "The answer is": a letter alone ("A", "(a)",
-  "A."); the text of exactly one option; a letter and text ("A) red", "(A)
-  red", "A. It is red"). A letter and a text that names another option
-  contradict each other: None. So a list of options chooses none.
+  Read after a lead-in such as "The answer is", and inside of LaTeX that
+  encloses all of it: a letter alone ("A", "(a)", "A."); the text of exactly
+  one option; a letter and text ("A) red", "(A) red", "A. It is red"). A letter
+  and a text that names another option contradict each other: None. So a list
+  of options chooses none.
   """
   if len(prediction) >= MAX_ANSWER_CHARACTERS:
     return None
@@ -219,7 +221,7 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
     return index
   # The text with its articles first: "A. blue" is no way to say "blue", but
   # "D.C." may be an option rather than the letter D.
-  for form in (_raw, functools.partial(normalise, drop_articles=False)):
+  for form in (_raw, _with_articles, lambda x: _with_articles(latex.plain(x))):
     for candidate in (prediction, text):
       if (index := _option_with_text(candidate, options, form)) is not None:
         return index
@@ -227,7 +229,7 @@ def chosen_option(prediction: str, options: Sequence[str]) -> int | None:
   named = parts and (parts[1] or parts[2])
   if named and (index := _letter_index(named, options)) is not None:
     return index if _text_agrees(parts[4], index, options) else None
-  index = _option_with_text(text, options, normalise)
+  index = _option_with_text(text, options, _plain_form)
   if index is None and parts and parts[3]:
     # "B red" without a delimiter needs the option's own text.
     index = _letter_index(parts[3], options)
@@ -281,8 +283,16 @@ def _canonical_number(word: str) -> str:
   return "0" if value == "-0" else value
 
 
+def _plain_form(text: str) -> str:
+  return normalise(latex.plain(text))
+
+
+def _with_articles(text: str) -> str:
+  return normalise(text, drop_articles=False)
+
+
 def _same_text(first: str, second: str) -> bool:
-  a, b = normalise(first), normalise(second)
+  a, b = _plain_form(first), _plain_form(second)
   # Answers made of punctuation only ("+", "?") normalise to nothing.
   return a == b if a or b else _raw(first) == _raw(second) != ""
 
@@ -292,9 +302,9 @@ def _raw(text: str) -> str:
 
 
 def _without_lead_in(text: str) -> str:
-  text = " ".join(text.replace("*", " ").split()) or text
+  text = " ".join(latex.plain(text).replace("*", " ").split()) or text
   lead_in = _LEAD_IN.match(text)
-  return text[lead_in.end() :] or text if lead_in else text
+  return latex.plain(text[lead_in.end() :]) or text if lead_in else text
 
 
 def _letter_index(letter: str, options: Sequence[str]) -> int | None:

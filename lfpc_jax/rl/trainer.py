@@ -16,7 +16,7 @@ import optax
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import checkpoints, files, metrics, parallel
 from lfpc_jax import config as config_lib
-from lfpc_jax.data import batches, fits, gap_file, loader
+from lfpc_jax.data import batches, described, fits, gap_file, loader
 from lfpc_jax.data import gap as gap_lib
 from lfpc_jax.data.examples import Example
 from lfpc_jax.data.sampler import BatchSampler
@@ -308,8 +308,9 @@ class Trainer:
         transform=self.prepare,
       ) as ahead,
     ):
-      if shrunk:
-        progress.log(shrunk)
+      notes = described.notes(config.data, config.data.split)
+      for line in filter(None, (*notes, shrunk)):
+        progress.log(line)
       # The writer, process 0's, has left the rows before a resume.
       resumes = start and jax.process_index() == 0
       known = metrics.read_metrics(self.workdir) if resumes else ()
@@ -331,6 +332,7 @@ class Trainer:
 
       for step, prepared in ahead:
         state, scalars = self.train_step(state, prepared, reference)
+        scalars = scalars | {"data_wait_seconds": ahead.waited}
         held[step] = self.seen
         log(delayed.push(step, scalars))
         stopping = stop.requested()

@@ -403,6 +403,29 @@ def test_vlmevalkit_rule(prediction, expected):
 
 
 @pytest.mark.parametrize(
+  "prediction, ours, theirs",
+  [
+    ("B", True, True),
+    ("(B) blue", True, True),
+    ("blue", True, True),
+    ("not blue", False, True),  # containment
+    ("It is the blue one", False, True),
+    ("b", True, False),  # that tool wants capitals
+    ("A", False, False),
+    ("blue or green", False, False),
+    ("", False, False),
+    (None, False, False),
+  ],
+)
+def test_an_answer_by_our_rule_and_by_vlmevalkits(prediction, ours, theirs):
+  example = _example("B", group="g", variant="2")
+  (own,) = grading.grade([prediction], [example])
+  other = published_rules.grade(prediction, example)
+  assert (own.correct, other.correct) == (ours, theirs)
+  assert (other.by, other.group, other.variant) == ("VLMEvalKit", "g", "2")
+
+
+@pytest.mark.parametrize(
   "prediction, expected",
   [
     ("B", True),

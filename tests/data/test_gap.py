@@ -220,3 +220,16 @@ def test_batches_of_all_budgets_have_one_shape():
   tokens = np.array([np.prod(batch.grid, axis=-1) for batch in batches])
   assert (tokens <= [(4, 9, 20), (20, 20, 20), (4, 4, 4)]).all()
   assert (tokens[1] > tokens[2]).all() and tokens[0, 2] == tokens[1, 2]
+
+
+def test_another_mix_is_other_data():
+  whole, some, others = (
+    gap_file.data_identity(_config(*changes).data, NUMBER)
+    for changes in (
+      (),
+      ("data.mix=(3,)",),
+      ("data.mix=(3,)", "data.mix_seed=1"),
+    )
+  )
+  assert "mix" not in whole
+  assert some != whole and others != some

@@ -170,6 +170,28 @@ def test_a_cmyk_jpeg_is_not_inverted():
   np.testing.assert_allclose(picture.pixels[16, 16], [255, 0, 0], atol=8)
 
 
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_a_cmyk_jpeg_on_its_side_is_turned_and_converted(orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  inks = np.zeros((32, 64, 4), np.uint8)
+  inks[:, :32, 1:3] = 255  # red at the left, cyan at the right
+  inks[:, 32:, 0] = 255
+  image = Image.fromarray(inks, "CMYK")
+  data = _encode(image, "JPEG", quality=95, exif=exif)
+  picture = images.decode(data)
+  colours = np.zeros((32, 64, 3))
+  colours[:, :32, 0] = colours[:, 32:, 1] = colours[:, 32:, 2] = 255
+  turns = {3: 2, 6: -1, 8: 1}[orientation]
+  expected = np.rot90(colours, turns)
+  assert picture.pixels.shape == expected.shape
+  assert picture.pixels.shape[:2] == images.read_size(data)
+  # Apart from the edge, where a JPEG rings.
+  wrong = np.abs(picture.pixels - expected).max(axis=-1) > 16
+  assert wrong.mean() < 0.1
+  assert picture.treatments == ("rotated", "CMYK")
+
+
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bit_grey_keeps_the_high_byte(kind):
   deep = _RNG.integers(0, 65536, (30, 30), np.uint16)
@@ -178,13 +200,31 @@ def test_16_bit_grey_keeps_the_high_byte(kind):
   assert picture.treatments == ("16-bit",)
 
 
+def _deep_png(samples):
+  """A PNG of 16 bits: grey with alpha, colour, or colour with alpha."""
+  height, width, channels = samples.shape
+  colour = {2: 4, 3: 2, 4: 6}[channels]
+  rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+  header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
+  data = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+  return data + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+
+
 def test_16_bit_colour_keeps_the_high_byte():
   deep = _RNG.integers(0, 65536, (30, 31, 3), np.uint16)
-  rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in deep)
-  header = struct.pack(">IIBBBBB", 31, 30, 16, 2, 0, 0, 0)
-  data = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
-  data += _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
-  np.testing.assert_array_equal(images.decode(data).pixels, deep // 256)
+  picture = images.decode(_deep_png(deep))
+  np.testing.assert_array_equal(picture.pixels, deep // 256)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_16_bits_with_alpha_keep_the_high_bytes_and_lie_over_white(channels):
+  deep = _RNG.integers(0, 65536, (30, 31, channels), np.uint16)
+  picture = images.decode(_deep_png(deep))
+  high = (deep // 256).astype(np.float64)
+  alpha = high[..., -1:] / 255
+  expected = high[..., :-1] * alpha + 255 * (1 - alpha)
+  assert np.abs(picture.pixels - expected).max() <= 1
+  assert picture.treatments == ("alpha",)
 
 
 @pytest.mark.parametrize("value", [70000, -1])
@@ -281,6 +321,36 @@ def test_of_an_animation_the_first_frame(kind):
   picture = images.decode(data)
   assert picture.pixels[3, 3].tolist() == [255, 0, 0]
   assert "first frame" in picture.treatments
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_of_a_phones_two_pictures_in_one_jpeg_the_first(orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  first, second = (Image.new("RGB", (64, 32), c) for c in ("red", "blue"))
+  options = dict(save_all=True, append_images=[second], exif=exif)
+  data = _encode(first, "MPO", **options)
+  assert data.count(b"\xff\xd8\xff") == 2  # two JPEGs
+  picture = images.decode(data)
+  size = (32, 64) if orientation == 1 else (64, 32)
+  assert picture.pixels.shape[:2] == images.read_size(data) == size
+  np.testing.assert_allclose(picture.pixels[16, 16], [254, 0, 0], atol=3)
+  turned = ("rotated",) if orientation == 6 else ()
+  assert picture.treatments == ("first frame", *turned)
+
+
+def test_a_truncated_gif_is_refused_if_its_first_frame_is_not_whole():
+  frames = [Image.fromarray(x) for x in (_PIXELS, _PIXELS[::-1])]
+  one = _encode(frames[0], "GIF")
+  for length in (len(one) // 3, len(one) // 2, len(one) - 20):
+    with pytest.raises(UserError, match="replace"):
+      images.decode(one[:length])
+  two = _encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+  whole = images.decode(two)
+  cut = images.decode(two[: len(two) * 3 // 4])  # in the second
+  np.testing.assert_array_equal(cut.pixels, whole.pixels)
+  with pytest.raises(UserError, match="replace"):
+    images.decode(two[: len(two) // 4])
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])

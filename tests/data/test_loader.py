@@ -254,6 +254,28 @@ def test_an_error_comes_in_its_place_and_stays():
   assert not _threads()
 
 
+def test_it_says_how_long_a_batch_was_waited_for():
+  ready = threading.Event()
+
+  class Slow:
+    def __getitem__(self, index):
+      if index == 0:
+        time.sleep(0.3)
+      elif index == 2:
+        ready.set()
+      return index
+
+  sampler = _sampler(batch_size=1, shuffle=False)
+  with loader.BatchLoader(Slow(), sampler, depth=3) as batches:
+    assert batches.waited == 0
+    next(batches)
+    assert 0.2 < batches.waited < 10
+    assert ready.wait(10)
+    time.sleep(0.1)  # so that the batch is made of it
+    next(batches)
+    assert batches.waited < 0.1
+
+
 def test_closing_ends_the_threads_and_may_be_repeated():
   batches = loader.BatchLoader(_source(), _sampler(), depth=8, workers=4)
   next(batches)

@@ -1,13 +1,15 @@
 """Published data sets built with TFDS, opened by name, and surveyed."""
 
+import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from lfpc_jax.data import check, loader, manual, registry
+from lfpc_jax.data import check, described, loader, manual, registry
 from lfpc_jax.data.sources import deep_eyes, folder, rows
 from lfpc_jax.errors import UserError
 from tests import command_line
@@ -28,9 +30,13 @@ def _own(root, *changes):
   return root
 
 
-def _open(data_dir, name="folder", split="train", **fields):
+def _data(data_dir, name="folder", **fields):
   data = {"name": name, "dir": data_dir, "option_order": "", "option_seed": 0}
-  return loader.open_data(data | fields, split)
+  return data | fields
+
+
+def _open(data_dir, name="folder", split="train", **fields):
+  return loader.open_data(_data(data_dir, name, **fields), split)
 
 
 def test_an_example_survives_the_round_trip(tmp_path):
@@ -256,6 +262,48 @@ def test_data_sets_are_joined_one_after_the_other(tmp_path):
     _open(data, "folder", "train+test")
 
 
+def test_a_mix_draws_so_many_questions_of_each_set(tmp_path):
+  data = tmp_path / "data"
+  manual.prepare(FOLDER, _own(tmp_path / "raw", *[{}] * 9), data)
+  layouts.write_parquet(
+    tmp_path / deep_eyes.FILES["thinklite"], [layouts.verl_row()] * 3
+  )
+  manual.prepare(DEEP, tmp_path, data)
+
+  def drawn(mix, seed=0):
+    source = _open(
+      data,
+      "folder+deep_eyes",
+      "train+thinklite",
+      mix=mix,
+      mix_seed=seed,
+    )
+    return [example.id for example in source]
+
+  whole = drawn(())
+  assert len(whole) == 12 and drawn((0, 0)) == whole
+  some = drawn((4, 2))
+  assert [name.split("/")[0] for name in some] == ["folder"] * 4 + [
+    "deep_eyes"
+  ] * 2
+  # In stored order, none twice, the same by the same seed alone.
+  assert [x for x in whole if x in some] == some
+  assert some == drawn((4, 2))
+  assert len({tuple(drawn((4, 2), seed)) for seed in range(5)}) > 1
+  assert drawn((0, 1))[:9] == whole[:9]
+  # What is not there cannot be drawn.
+  assert drawn((100, 3)) == whole
+  notes = described.notes(
+    _data(data, "folder+deep_eyes", mix=(100, 3)), "train+thinklite"
+  )
+  assert notes == [
+    "data.mix asks for 100 questions of folder, split train: all 9 are taken."
+  ]
+  for mix in ((4,), (4, -1), (1, 2, 3)):
+    with pytest.raises(UserError, match=r"data.mix=.*each of the 2 data sets"):
+      drawn(mix)
+
+
 def test_building_and_reading_need_no_tensorflow(tmp_path):
   root = _own(tmp_path / "raw", {})
   trap = tmp_path / "trap" / "tensorflow"
@@ -350,17 +398,65 @@ def test_check_of_benchmarks(tmp_path, capsys, monkeypatch):
     layouts.write_vstar(tmp_path, f"sa_{k}")
   layouts.write_tsv(tmp_path / "hr_bench_4k.tsv", layouts.hr_rows(2)[:7])
   status, out, _ = _check(capsys, "--name=vstar", f"--dir={tmp_path}")
-  assert status == 0
+  assert status == 3
   assert "the right option is always A" in out
   assert "9 rows, where 191 are published" in out
   status, out, _ = _check(
     capsys, "--name=hr_bench_4k", f"--dir={tmp_path}", "--md5"
   )
-  assert status == 0
+  assert status == 3
   assert "7 rows, where 800 are published" in out
   assert "1 questions have not their four rotations, such as 4k-q1" in out
   assert "NOT f6b041b03d49543494b8a56d2e35be65" in out
   assert "groups of questions │ 2" in out
+
+
+def test_check_tells_broken_rows_from_a_wrong_count(
+  tmp_path, capsys, monkeypatch
+):
+  source = dataclasses.replace(FOLDER, published={"train": 2})
+  monkeypatch.setitem(check.registry.__dict__, "SOURCES", {"folder": source})
+
+  def status(*changes):
+    shutil.rmtree(tmp_path / "raw", ignore_errors=True)
+    root = _own(tmp_path / "raw", *changes)
+    return _check(capsys, "--name=folder", f"--dir={root}")[0]
+
+  assert status({}, {}) == 0
+  assert status({}) == status({}, {}, {}) == 3
+  assert status({}, {"image": "none.png"}) == 1
+  assert status({}, {}, {"image": "none.png"}) == 1
+
+
+def test_the_build_says_how_many_rows_each_split_has(tmp_path, capsys):
+  for k in range(3):
+    layouts.write_vstar(tmp_path, f"sa_{k}")
+  (tmp_path / "direct_attributes" / "sa_2.jpg").write_bytes(b"junk")
+  layouts.write_lines(tmp_path / "test_questions.jsonl", layouts.vstar_line())
+  arguments = ["--name=vstar", f"--dir={tmp_path}"]
+  assert manual.main([*arguments, f"--data_dir={tmp_path / 'data'}"]) == 0
+  out = capsys.readouterr().out
+  assert "split test: 2 of 191 published rows" in out
+  assert "warning: 189 rows of split test are missing" in out
+  assert "split test_questions: 1 of 191 published rows" in out
+  tests, lines = (
+    described.describe(_data(tmp_path / "data", "vstar"), split)[0]
+    for split in ("test", "test_questions")
+  )
+  assert (tests.rows, tests.broken, tests.left_out) == (2, 1, 0)
+  assert (lines.rows, lines.broken) == (1, 0)
+  assert "found 1 broken and left out 0" in tests.missing
+  assert "test_questions, has 1 of 191 published" in lines.missing
+
+
+def test_a_whole_set_has_nothing_missing(tmp_path, capsys):
+  root = _own(tmp_path / "raw", {}, {})
+  arguments = ["--name=folder", f"--dir={root}"]
+  assert manual.main([*arguments, f"--data_dir={tmp_path / 'data'}"]) == 0
+  out = capsys.readouterr().out
+  assert "split train: 2 rows" in out and "warning" not in out
+  (found,) = described.describe(_data(tmp_path / "data"), "train")
+  assert found.missing == "" and found.published is None
 
 
 def test_check_prints_no_control_characters_and_no_markup(
@@ -379,6 +475,18 @@ def test_check_names_unknown_splits_and_missing_files(tmp_path, capsys):
   assert status == 1 and "--split=dev" in err and "train" in err
   status, _, err = _check(capsys, "--name=vstar", f"--dir={root}")
   assert status == 1 and "craigwu/vstar_bench" in err
+
+
+def test_check_counts_questions_with_equal_options(
+  tmp_path, capsys, monkeypatch
+):
+  monkeypatch.setenv("COLUMNS", "200")
+  found = layouts.hr_rows(1)
+  found[2]["A"] = found[2]["B"]
+  layouts.write_tsv(tmp_path / "hr_bench_4k.tsv", found)
+  _, out, _ = _check(capsys, "--name=hr_bench_4k", f"--dir={tmp_path}")
+  assert "usable rows │ 4" in out
+  assert "1 questions have two equal options" in out
 
 
 def test_check_finds_repeated_questions_and_unmatchable_answers(

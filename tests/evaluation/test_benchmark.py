@@ -1,6 +1,5 @@
 """A benchmark's score from an evaluation's rows, in the benchmark's form."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -115,11 +114,13 @@ def test_a_failed_judge_is_counted_and_in_no_score():
   asked = {name: _example(name) for name in "abc"}
   rows = [_item(*pair) for pair in zip("abc", ["crimson", "scarlet", "B"])]
   grades = benchmark.grade(rows, asked, Judge())
-  table = benchmark.table("vstar", "p", grades, "qwen")
+  table = benchmark.table("vstar", "p", grades, "qwen", notes=["Shuffled."])
   cells = _cells(table)
   assert cells["overall"] == statistics.proportion(1, 2)
   assert cells["invalid"] == 1
-  assert table.caption.endswith("judged by qwen.")
+  assert table.caption.endswith(
+    "Shuffled. What the rules leave open was judged by qwen."
+  )
 
 
 def test_rows_of_other_questions_are_refused():
@@ -127,17 +128,27 @@ def test_rows_of_other_questions_are_refused():
     benchmark.grade([_item("a", "A")], {})
 
 
-def test_the_digest_changes_with_anything_that_is_asked():
-  first = [_example("a"), _example("b")]
-  known = benchmark.digest(first)
-  assert known.startswith("2-") and known == benchmark.digest(list(first))
-  others = [
-    first[::-1],
-    [first[0], dataclasses.replace(first[1], options=("blue", "red"))],
-    [first[0], dataclasses.replace(first[1], answer="B")],
-    [first[0], dataclasses.replace(first[1], question="Where?")],
-  ]
-  assert len({known, *map(benchmark.digest, others)}) == 5
+def test_vlmevalkits_reading_stands_beside_our_own():
+  # B, blue, is wrong; A, red, is right.
+  rows, asked = _rotations([("single", "AAAB"), ("cross", "BBBB")])
+  said = ["A", "not red", "red", "it is red", "red or blue", "B", "a", "B"]
+  rows = [_item(row.id, text) for row, text in zip(rows, said)]
+  kit = benchmark.grade_as_published(rows, asked)
+  beside = benchmark.Beside("as VLMEvalKit reads", kit, "As it reads.")
+  grades = benchmark.grade(rows, asked)
+  table = benchmark.table("hr_bench_4k", "p", grades, besides=[beside])
+  cells = _cells(table)
+  # By hand. Ours: A, red, a. That tool's: the first four.
+  assert cells["overall"].mean == 3 / 8
+  assert cells["overall, as VLMEvalKit reads"].mean == 4 / 8
+  # A single question has no interval.
+  assert cells["single, as VLMEvalKit reads"] == 1
+  assert cells["cross, as VLMEvalKit reads"] == 0
+  assert cells["overall, as VLMEvalKit reads"].count == 2
+  assert table.caption.endswith("As it reads.")
+  one = benchmark.table("vstar", "p", grades, besides=[beside])
+  share = statistics.proportion(4, 8)
+  assert _cells(one)["overall, as VLMEvalKit reads"] == share
 
 
 def _green(batch, probe):
@@ -202,6 +213,38 @@ def test_the_rotations_of_a_question_share_its_picture(tmp_path, monkeypatch):
   assert found[8] == found[1]
 
 
+def test_missing_rows_are_printed_and_stored(tmp_path, capsys):
+  rows = layouts.hr_rows(2)
+  rows[5]["answer"] = "E"
+  layouts.write_tsv(tmp_path / "hr_bench_4k.tsv", rows)
+  found, _ = _evaluate(tmp_path, hr_bench.SOURCE_4K)
+  built = found["manifest"]["sets"]["hr_bench_4k/test"]
+  assert (built["rows"], built["published"], built["broken"]) == (7, 800, 1)
+  said = "hr_bench_4k, split test, has 7 of 800 published rows"
+  assert said in found["caption"]
+  assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_evaluations_share_a_judges_rulings_in_a_file(tmp_path):
+  reply = (200, {}, judge_server.completion("yes"))
+  shared = tmp_path / "rulings.jsonl"
+  with judge_server.serve(lambda number, body: reply) as server:
+    for name in "ab":
+      folder = tmp_path / name
+      layouts.write_vstar(folder, "sa_1")
+      found, _ = _evaluate(
+        folder,
+        vstar.SOURCE,
+        f"eval.judge.url={server.url}",
+        "eval.judge.model=qwen",
+        f"eval.judge.cache={shared}",
+      )
+      assert found["score"]["9 tokens: overall"]["mean"] == 1
+      assert not (folder / "out" / "judge.jsonl").exists()
+    assert len(server.requests) == 1
+  assert len(shared.read_text().splitlines()) == 1
+
+
 def test_the_command_asks_the_judge_that_the_config_names(tmp_path):
   layouts.write_vstar(tmp_path, "sa_1")
   layouts.write_vstar(tmp_path, "sa_2", "relative_position")
@@ -214,6 +257,9 @@ def test_the_command_asks_the_judge_that_the_config_names(tmp_path):
       "eval.judge.model=qwen",
     )
   assert found["score"]["9 tokens: overall"]["mean"] == 1
+  # That tool would ask a judge, too.
+  beside = found["score"]["9 tokens: overall, as VLMEvalKit reads"]
+  assert beside["mean"] == 0
   assert found["judge"]["model"] == "qwen"
   assert found["judge"]["prompt"] == PROMPT_VERSION
-  assert {g["by"] for g in grades} == {"judge"}
+  assert {g["by"] for g in grades} == {"judge", "VLMEvalKit"}

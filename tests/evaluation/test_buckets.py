@@ -63,6 +63,18 @@ def test_pictures_are_not_shared_where_that_fits_no_batch():
   assert _shares(list("aabcdefg"), 4)[0] == ((0, 1, 2, 3), 1)
 
 
+def test_a_batch_that_cannot_share_pictures_says_so():
+  images = [name for name in "abc" for _ in range(4)]
+  assert buckets.unshared(images, 8) == buckets.unshared(images, 8, 2) == ""
+  assert buckets.unshared(["", *"abc"], 3) == buckets.unshared([], 3) == ""
+  said = buckets.unshared(images, 6)
+  assert said.startswith("3 pictures have 4 questions each, and eval.batch=6")
+  assert said.endswith("encoded 4 times; give a multiple of 4")
+  said = buckets.unshared(images, 8, 4)
+  assert "eval.batch=8 on 4 parts of the mesh" in said
+  assert said.endswith("give a multiple of 16")
+
+
 @given(
   st.lists(st.tuples(_sizes, st.sampled_from(["", *"abcdef"])), min_size=1),
   st.integers(1, 8),

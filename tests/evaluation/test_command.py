@@ -1,12 +1,14 @@
 """The evaluate command on made-up rollouts: rows, probes, files, page."""
 
 import json
+import time
 
 import jax.numpy as jnp
 import pytest
 
 import lfpc_jax
 from lfpc_jax import source
+from lfpc_jax.data import images
 from lfpc_jax.data.loader import PromptSource
 from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, probe_results, runner
@@ -41,6 +43,12 @@ def test_a_run_that_has_trained_on_is_evaluated_again(tmp_path):
   assert read == ["run", "run", "run", "start"]
 
 
+def test_an_evaluation_draws_no_mix(tmp_path):
+  config = made_up.config("eval.probes=()", "data.mix=(2,)")
+  with made_up.policy():
+    assert len(command.open_questions(config)) == NUMBER
+
+
 def test_the_manifest_names_code_and_versions(tmp_path, monkeypatch):
   made = made_up.config("eval.probes=()")
   with made_up.policy() as (asked, _, _):
@@ -67,6 +75,27 @@ def test_seconds_stand_with_and_without_compiling(evaluated):
     whole = plain + extra / NUMBER
     assert result.seconds_compiling.mean == pytest.approx(whole)
   assert "with compiling" in (evaluated[0] / "report.html").read_text()
+
+
+def test_seconds_that_data_was_waited_for_stand_apart(tmp_path, monkeypatch):
+  decode = images.decode
+
+  def slowly(*args, **options):
+    time.sleep(0.5)
+    return decode(*args, **options)
+
+  monkeypatch.setattr(images, "decode", slowly)
+  config, kept = made_up.config("eval.probes=()"), []
+  with made_up.policy():
+    command.evaluate(config, tmp_path, "")
+    examples = command.open_questions(config)
+    params = {"w": jnp.zeros(3)}
+    command.Runner(config).run("p", params, examples, keep=kept.append)
+  content = json.loads((tmp_path / "evaluation.json").read_text())
+  assert content["data_wait_seconds"] > 0.4
+  # A batch is waited for once, not at each budget.
+  assert len(kept) == 3 * len(BUDGETS) and kept[0].waited > 0.4
+  assert all(e.waited == 0 for e in kept if e.budget != BUDGETS[0])
 
 
 def test_every_batch_runs_without_and_with_each_probe(evaluated):

@@ -155,7 +155,8 @@ def test_the_official_score_stands_beside_the_generated_one(
   assert found["9 tokens: relative_position, by likelihood"]["count"] == 1
   lines = (folder / "grades.jsonl").read_text().splitlines()
   grades = [json.loads(line) for line in lines]
-  assert [g["by"] for g in grades] == ["rule"] * 2 + ["likelihood"] * 2
+  kinds = [kind for kind in ("rule", "VLMEvalKit", "likelihood") for _ in "ab"]
+  assert [g["by"] for g in grades] == kinds
   rows = items.load_items(folder / "items.jsonl")
   assert [row.option_logps is None for row in rows] == [False] * 2 + [True] * 2
   assert "official score" in " ".join(capsys.readouterr().out.split())

@@ -23,8 +23,8 @@ import pytest
 
 from lfpc_jax import checkpoints, files
 from lfpc_jax.errors import UserError
-from lfpc_jax.metrics import read_metrics
 from tests.faults.worker import EVERY, STEPS
+from tests.steady import read_metrics
 
 pytestmark = pytest.mark.slow
 

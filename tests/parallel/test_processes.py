@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lfpc_jax.metrics import read_metrics
 from tests import small_scenes
 from tests.parallel import processes
+from tests.steady import read_metrics
 
 
 def _run(data, out, number, devices, *changes):

@@ -166,6 +166,103 @@ def test_open_answers_that_differ(prediction, answer):
 
 
 @pytest.mark.parametrize(
+  "prediction, answer",
+  [
+    (r"\boxed{7}", "7"),
+    ("$7$", "7"),
+    ("$$7.0$$", "7"),
+    (r"\(7\)", "7"),
+    (r"\[ 7 \]", "7"),
+    (r"$\boxed{7}$.", "7"),
+    (r"\boxed{\text{red car}}", "red car"),
+    (r"\boxed{\mathrm{Red}}", "red"),
+    (r"The answer is $7$.", "7"),
+    (r"The answer is \boxed{7}", "7"),
+    (r"\boxed{The answer is 7}", "7"),
+    (r"**\boxed{7}**", "7"),
+    (r"\frac{1}{2}", "1/2"),
+    (r"$\frac{1}{2}$", "1/2"),
+    (r"\boxed{\dfrac12}", "1/2"),
+    (r"-\tfrac{1}{2}", "-1/2"),
+    (r"\frac{-1}{2}", "-1/2"),
+    (r"3\frac{1}{2}", "3 1/2"),
+    (r"\boxed{\frac{10}{3} cm}", "10/3 cm"),
+    (r"$\boxed{\{1, 2\}}$", r"\{1, 2\}"),
+    (r"\boxed{50\%}", "50%"),
+    (r"\boxed{$5}", "$5"),
+  ],
+)
+def test_latex_around_a_whole_answer_is_no_part_of_it(prediction, answer):
+  assert answers.matches(prediction, answer)
+  if "answer" not in prediction and "*" not in prediction:
+    # A truth may be written so as well.
+    assert answers.matches(answer, prediction)
+
+
+@pytest.mark.parametrize(
+  "prediction, answer",
+  [
+    (r"\boxed{7} or \boxed{8}", "7"),
+    (r"\boxed{7}\boxed{8}", "7"),
+    (r"not \boxed{7}", "7"),
+    (r"\boxed{7", "7 boxed"),
+    (r"\boxed{}", ""),
+    (r"\boxed{7}}", "8"),
+    ("$7", "7"),
+    ("7$", "7"),
+    ("-$7$", "7"),
+    ("$5 or $6$", "5 or 6"),
+    ("$7$ and $8$", "7 and 8"),
+    (r"3\frac{1}{2}", "31/2"),
+    (r"\frac{1}{2}3", "1/23"),
+    (r"\frac{1}{2}", "12"),
+    (r"\frac{1}{2}", "1 2"),
+    (r"\frac{1}{2}", "2/1"),
+    (r"\frac{1+x}{2}", "1+x/2"),
+    (r"\frac{a}{b}", "a/b"),
+    (r"\boxed{1}\frac{1}{2}", "1/2"),
+  ],
+)
+def test_other_latex_loosens_nothing(prediction, answer):
+  assert not answers.matches(prediction, answer)
+
+
+@pytest.mark.parametrize(
+  "prediction, index",
+  [
+    (r"\boxed{B}", 1),
+    (r"\boxed{(B)}", 1),
+    (r"$\boxed{B}$", 1),
+    (r"\boxed{\text{B}}.", 1),
+    (r"The answer is \boxed{B}.", 1),
+    (r"\boxed{B. dark red}", 1),
+    (r"B. \boxed{dark red}", 1),
+    (r"\boxed{dark red}", 1),
+    (r"$C$", 2),
+    (r"\boxed{A} or \boxed{B}", None),
+    (r"\boxed{A, B}", None),
+    (r"\boxed{A}, not \boxed{B}", None),
+    (r"\boxed{not red}", None),
+    (r"\boxed{A. blue}", None),
+    (r"\boxed{}", None),
+    (r"\boxed{E}", None),
+  ],
+)
+def test_a_boxed_choice(prediction, index):
+  assert answers.chosen_option(prediction, _COLOURS) == index
+
+
+def test_options_in_latex():
+  options = (r"$\frac{1}{2}$", r"$\frac{2}{1}$", "$5$", "$5")
+  assert answers.chosen_option("1/2", options) == 0
+  assert answers.chosen_option(r"\boxed{\frac{2}{1}}", options) == 1
+  assert answers.chosen_option("5", options) == 2
+  assert answers.chosen_option("$5$", options) == 2
+  assert answers.chosen_option("$5", options) == 3
+  assert answers.matches("1/2", r"$\frac{1}{2}$", options)
+
+
+@pytest.mark.parametrize(
   "prediction, index",
   [
     ("A", 0),
@@ -302,7 +399,8 @@ def test_verdict_reads_the_final_turn():
 _BOMBS = (
   "<answer>~</answer>~<answer></answer>~<think>~<~the answer~,000~1,000~1.~"
   "-~(a~a)~ ~*~\n~A. ~&~.a~"
-  "<think></think>~9~ﬀ~\u0301~option ~red ~<|image_pad"
+  "<think></think>~9~ﬀ~\u0301~option ~red ~<|image_pad~\\boxed{~$~\\(~}~"
+  "\\frac{1}{~\\frac12~\\frac{1}{2}~{\\text{"
 ).split("~")
 
 

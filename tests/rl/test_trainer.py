@@ -13,10 +13,10 @@ import pytest
 from lfpc_jax import checkpoints
 from lfpc_jax import config as config_lib
 from lfpc_jax.errors import UserError
-from lfpc_jax.metrics import read_metrics
 from lfpc_jax.rl import trainer as trainer_lib
 from tests import small_scenes
 from tests.speed import record
+from tests.steady import read_metrics
 
 
 @pytest.fixture(scope="module")

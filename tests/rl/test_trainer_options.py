@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import time
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from lfpc_jax import checkpoints
 from lfpc_jax import config as config_lib
-from lfpc_jax.data import gap_file, loader
+from lfpc_jax.data import described, gap_file, loader
 from lfpc_jax.data.gap_file import Chosen, Selection
 from lfpc_jax.errors import UserError
 from lfpc_jax.metrics import read_metrics
@@ -198,6 +199,22 @@ def test_the_loop_logs_alarms_and_warns(small, tmp_path, monkeypatch, capsys):
   assert "--config.gap.tokens" in printed
 
 
+def test_each_row_says_how_long_its_batch_was_waited_for(
+  small, tmp_path, monkeypatch
+):
+  decode = loader.images.decode
+
+  def slowly(*args, **options):
+    time.sleep(0.2)
+    return decode(*args, **options)
+
+  monkeypatch.setattr(loader.images, "decode", slowly)
+  _run(Trainer(small("train.steps=2"), tmp_path), monkeypatch, 2)
+  waited = [row["data_wait_seconds"] for row in read_metrics(tmp_path)]
+  # Two are made side by side, so that the second is there with the first.
+  assert len(waited) == 2 and waited[0] > 0.1 and min(waited) >= 0
+
+
 @pytest.mark.parametrize(
   "change", ["data.image_capacity=128,120", "rollout.text_capacity=2"]
 )
@@ -217,6 +234,28 @@ def test_a_run_goes_on_with_more_room(small, tmp_path, monkeypatch):
   more = ("data.image_capacity=256,130", "rollout.text_capacity=50")
   _run(Trainer(small("train.steps=2", *more), tmp_path), monkeypatch, 2)
   assert [row["step"] for row in read_metrics(tmp_path)] == [0, 1]
+
+
+def test_a_mix_is_drawn_and_what_is_missing_is_said(
+  small, tmp_path, monkeypatch, capsys
+):
+  whole = Trainer(small(), tmp_path / "whole").source
+  trainer = Trainer(small("data.mix=3,"), tmp_path / "run")
+  ids = [whole.words(k).id for k in range(len(whole))]
+  drawn = [trainer.source.words(k).id for k in range(3)]
+  assert len(trainer.source) == 3 and set(drawn) < set(ids)
+  plain = described.describe
+
+  def built(data, split):
+    (one,) = plain(data, split)
+    counts = dict(rows=2, published=5, broken=3)
+    return [dataclasses.replace(one, **counts)]
+
+  monkeypatch.setattr(described, "describe", built)
+  _run(trainer, monkeypatch, 1)
+  out = " ".join(capsys.readouterr().out.split())
+  assert "has 2 of 5 published rows: its build found 3 broken" in out
+  assert "data.mix asks for 3 questions" in out
 
 
 def test_images_that_are_shrunk_are_said(small, tmp_path, monkeypatch, capsys):

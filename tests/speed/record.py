@@ -24,9 +24,9 @@ import pytest
 from lfpc_jax import agent as agent_lib
 from lfpc_jax.evaluation import command
 from lfpc_jax.evaluation.runner import Runner
-from lfpc_jax.metrics import read_metrics
 from lfpc_jax.rl.trainer import Trainer
 from tests import small_scenes
+from tests.steady import read_metrics
 
 FILE = pathlib.Path(__file__).with_name("record.json")
 COMMAND = "python -m tests.speed.record"

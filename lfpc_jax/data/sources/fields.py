@@ -65,8 +65,12 @@ def text(value: Any, name: str) -> str:
   return value
 
 
-def options(value: Any) -> tuple[str, ...]:
-  """Two to 26 different choices, or () for None and an empty list.
+def options(value: Any, *, equal: bool = False) -> tuple[str, ...]:
+  """Two to 26 choices, or () for None and an empty list.
+
+  Args:
+    value: a list of them.
+    equal: whether two may be the same; a letter alone then tells them apart.
 
   Raises:
     RowError: anything else.
@@ -78,7 +82,7 @@ def options(value: Any) -> tuple[str, ...]:
   found = tuple(text(option, "an option") for option in value)
   if not 2 <= len(found) <= 26:
     raise RowError(f"{len(found)} options: give 2 to 26, or none")
-  if len(set(found)) < len(found):
+  if len(set(found)) < len(found) and not equal:
     raise RowError(f"two options are the same: {_short(found)}")
   return found
 

@@ -6,7 +6,8 @@
 Columns: index, question, answer (a letter), category (single or cross), A to
 D, cycle_category, image. The four rows of a question show the same image with
 its options rotated; questions are often worded alike, so rows belong together
-when question, category and image agree.
+when question, category and image agree. A row with two equal options counts as
+any other, as in VLMEvalKit: a letter answers it, their text does not.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _row(
   groups: dict[tuple[str, str, str], list[str]],
 ) -> Row:
   row, image, digest = found
-  options = fields.options([fields.field(row, x) for x in LETTERS])
+  options = fields.options([fields.field(row, x) for x in LETTERS], equal=True)
   answer = fields.text(fields.field(row, "answer"), "the answer")
   if answer not in LETTERS:
     raise RowError(f"the answer {answer!r} is none of {LETTERS}")

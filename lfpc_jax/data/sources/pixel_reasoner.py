@@ -52,8 +52,9 @@ def _row(
   answer = fields.answer(fields.field(row, "answer"))
   asked, options = fields.choice(fields.field(row, "question"), answer)
   qid = row.get("qid")
+  qid = fields.text(number - 1 if qid is None else qid, "qid")
   return Row(
-    id=fields.text(number - 1 if qid is None else qid, "qid"),
+    id=f"{number - 1}-{qid}",  # a qid may come twice
     where=where,
     image=files.find_image(root, image, "images"),
     question=asked,

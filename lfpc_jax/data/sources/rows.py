@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import pathlib
@@ -226,10 +227,11 @@ class Ledger:
     if on_error not in ON_ERROR:
       raise UserError(f"on_error={on_error!r}: choose one of {ON_ERROR}")
     self.faults: list[Fault] = []
+    self._counts: collections.Counter[tuple[str, str]] = collections.Counter()
     self._on_error = on_error
 
-  def add(self, fault: Fault) -> None:
-    """Notes a fault.
+  def add(self, fault: Fault, split: str = "") -> None:
+    """Notes a fault of a split.
 
     Raises:
       UserError: the row is broken and `on_error` is 'stop'.
@@ -240,10 +242,15 @@ class Ledger:
         " such rows with on_error=skip"
       )
     self.faults.append(fault)
+    self._counts[split, fault.kind] += 1
 
-  def count(self, kind: str) -> int:
-    """Number of faults of a kind."""
-    return sum(fault.kind == kind for fault in self.faults)
+  def count(self, kind: str, split: str | None = None) -> int:
+    """Number of faults of a kind, in one split or in all."""
+    return sum(
+      number
+      for (where, what), number in self._counts.items()
+      if what == kind and split in (None, where)
+    )
 
 
 def read_rows(
@@ -258,7 +265,7 @@ def read_rows(
     if isinstance(row, Row) and row.id in seen:
       row = Fault(row.where, f"the id {row.id!r} came before")
     if isinstance(row, Fault):
-      ledger.add(row)
+      ledger.add(row, split)
       continue
     seen.add(row.id)
     yield row

@@ -50,8 +50,9 @@ def _row(
   asked, options = fields.choice(fields.field(row, "problem"), answer)
   source = row.get("data_source")
   doc = row.get("doc_id")
+  doc = fields.text(number - 1 if doc is None else doc, "doc_id")
   return Row(
-    id=f"{split}-{number - 1 if doc is None else fields.text(doc, 'doc_id')}",
+    id=f"{split}-{number - 1}-{doc}",  # a doc_id may come twice
     where=where,
     image=_find(root, split, image),
     question=asked,

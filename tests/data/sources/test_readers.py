@@ -6,6 +6,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
+from lfpc_jax.benchmarks import published_rules
 from lfpc_jax.data.sources import (
   chain_of_focus,
   deep_eyes,
@@ -17,6 +18,7 @@ from lfpc_jax.data.sources import (
   vstar,
 )
 from lfpc_jax.errors import UserError
+from lfpc_jax.rl import answers
 from tests.data.sources import layouts
 
 VSTAR, HR = vstar.SOURCE, hr_bench.SOURCE_4K
@@ -208,7 +210,6 @@ def test_hr_bench_8k_has_its_own_file(tmp_path):
     ({"answer": "E"}, "answer 'E' is none of"),
     ({"answer": "green"}, "answer 'green'"),
     ({"C": ""}, "an option is empty|'C' is missing"),
-    ({"C": "red"}, "two options are the same"),
     ({"category": "triple"}, "category 'triple'"),
     ({"question": " "}, "question is empty"),
     ({"cycle_category": 1}, "rotation '1' of this question came before"),
@@ -224,6 +225,26 @@ def test_hr_bench_faults(tmp_path, form, changes, reason):
   assert len(good) == 3
   assert fault.where.endswith("row 4")
   assert any(part in fault.reason for part in reason.split("|"))
+
+
+@pytest.mark.parametrize("form", ["tsv", "parquet"])
+def test_hr_bench_keeps_a_row_with_two_equal_options(tmp_path, form):
+  found = layouts.hr_rows(1)
+  for row in found:
+    # As if red were listed twice, and no white.
+    row.update({x: row[x].replace("white", "red") for x in "ABCD"})
+  _hr_file(tmp_path, form, found)
+  rows, faults = layouts.read(HR, tmp_path)
+  assert len(rows) == 4 and faults == []
+  first = rows[0]
+  assert first.options == ("red", "blue", "green", "red")
+  choose = answers.chosen_option
+  assert [choose(x, first.options) for x in "ACD"] == [0, 2, 3]
+  assert choose("red", first.options) is None
+  assert choose("D. red", first.options) == 3
+  # VLMEvalKit reads the same.
+  kit = published_rules.vlmevalkit
+  assert [kit(x, first.options) for x in ("A", "D", "red")] == [0, 3, None]
 
 
 @pytest.mark.parametrize("tail", ["", " " + "long" * 300, ' "long"' * 200])
@@ -338,7 +359,7 @@ def test_visual_probe(tmp_path):
   _write_probe(tmp_path, _probe_row())
   row = layouts.read_one(PROBE, tmp_path)
   assert (row.question, row.answer) == ("What is on the sign?", "STOP")
-  assert (row.id, row.category) == ("train-7", "visual_probe_train")
+  assert (row.id, row.category) == ("train-0-7", "visual_probe_train")
   assert row.boxes == () and row.options == ()
   assert row.load()[0] == layouts.image_bytes(3)
 
@@ -357,6 +378,15 @@ def test_visual_probe_paths_with_and_without_the_folder(tmp_path, image):
   assert row.load()[0] == layouts.image_bytes(3)
 
 
+def test_visual_probe_a_doc_id_that_comes_twice_costs_no_row(tmp_path):
+  none = _probe_row()
+  del none["doc_id"]
+  _write_probe(tmp_path, _probe_row(), _probe_row(), none)
+  found, faults = layouts.read(PROBE, tmp_path)
+  assert faults == []
+  assert [row.id for row in found] == ["train-0-7", "train-1-7", "train-2-2"]
+
+
 def test_visual_probe_levels(tmp_path):
   for level in ("Easy", "Medium", "Hard"):
     name = f"VisualProbe_{level}"
@@ -367,7 +397,7 @@ def test_visual_probe_levels(tmp_path):
     )
   assert PROBE.find_splits(tmp_path) == ("easy", "medium", "hard")
   row = layouts.read_one(PROBE, tmp_path, "hard")
-  assert (row.id, row.category) == ("hard-7", "hard")
+  assert (row.id, row.category) == ("hard-0-7", "hard")
 
 
 @pytest.mark.parametrize(
@@ -421,8 +451,16 @@ def test_pixel_reasoner(tmp_path):
   row = layouts.read_one(PIXEL, tmp_path)
   assert (row.question, row.answer) == ("Which colour?", "B")
   assert row.options == ("red", "blue") and row.category == "choice"
-  assert row.id == "sa1brl_1"
+  assert row.id == "0-sa1brl_1"
   assert row.load()[0] == layouts.image_bytes(4)
+
+
+def test_pixel_reasoner_a_qid_that_comes_twice_costs_no_row(tmp_path):
+  rows = _pixel_row(), _pixel_row(), _pixel_row(qid=None)
+  _write_pixel(tmp_path, *rows)
+  found, faults = layouts.read(PIXEL, tmp_path)
+  assert faults == []
+  assert [row.id for row in found] == ["0-sa1brl_1", "1-sa1brl_1", "2-2"]
 
 
 def test_pixel_reasoner_open_questions_and_null_for_is_video(tmp_path):
