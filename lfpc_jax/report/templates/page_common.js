@@ -3,7 +3,9 @@
 
 // Characters that act on their surroundings, such as a change of the writing
 // direction, are shown as their code instead.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f\u202a-\u202e\u2066-\u2069]/g;
+const UNSEEN = new RegExp(
+  '[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u061c\\u200e\\u200f' +
+  '\\u202a-\\u202e\\u2066-\\u2069]', 'g');
 
 function visible(_, value) {
   return typeof value !== 'string' ? value : value.replace(UNSEEN, character =>
