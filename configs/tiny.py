@@ -136,10 +136,10 @@ def _base() -> ml_collections.ConfigDict:
   )
   config.train = dict(
     steps=60,  # to the end of the run
-    report_every=10,  # steps from one report.html to the next; 0: none
+    report_every=10,  # steps between report.html, the last's too; 0: none
     report_prompts=4,  # questions of the step in it, with all their rollouts
     tensorboard=True,  # event files in the workdir
-    max_skipped=3,  # steps without a finite gradient, in a row, end the run
+    max_skipped=3,  # steps of no finite loss or gradient, in a row, end a run
     wandb="",  # a project of Weights & Biases; '': do not send anything
   )
   config.alarms = dict(  # rl/alarms.py:AlarmConfig says what each means

@@ -330,7 +330,7 @@ class Trainer:
           # No checkpoint without its rows: a resume starts after them.
           log(delayed.flush())
         saved.save(step + 1, state, extra, force=stopping or last)
-        if line := watch.rollouts(step, self.seen):
+        if line := watch.rollouts(step, self.seen, stopping or last):
           progress.log(line)
         self.seen = None
         if stopping:

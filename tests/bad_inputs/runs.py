@@ -219,7 +219,7 @@ NOT_FINITE = rows(
   {
     "gradients": (
       lambda at: at.steps(skipped=1.0).train("train.steps=9"),
-      "the gradient is not finite",
+      "its gradient is not finite",
       "--config.optimizer.learning_rate",
     ),
     "the loss": (
