@@ -209,7 +209,7 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     config.pretrain = dict(
       scenes=6000,  # of which the tower sees windows
       crowded=24000,  # small scenes full of signs, for the tower
-      tower_batch=96,
+      tower_batch=96,  # windows of a step
       # Steps, peak learning rate, share of crowded scenes.
       tower_phases=(
         (1300, 1.5e-3, 0.6),
