@@ -19,7 +19,8 @@ import pytest
 from lfpc_jax import agent
 from tests import doc_commands
 
-pytestmark = pytest.mark.slow  # draws the scenes, compiles five programs
+# Draws the scenes, compiles five programs; a busy machine takes its time.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = pathlib.Path(__file__).parents[1]
 _STEPS = (

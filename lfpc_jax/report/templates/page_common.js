@@ -39,8 +39,13 @@ function styled(node, styles) {
   return node;
 }
 
+// Of a number that is rounded to zero no sign is left.
+function rounded(value, digits) {
+  return value.toFixed(digits).replace(/^-(?=[0.]*$)/, '');
+}
+
 function number(value, digits = 2) {
-  return value == null ? '—' : value.toFixed(digits);
+  return value == null ? '—' : rounded(value, digits);
 }
 
 function significant(value) {
@@ -51,7 +56,7 @@ function significant(value) {
 }
 
 function percent(value, digits = 0) {
-  return value == null ? '—' : (100 * value).toFixed(digits) + ' %';
+  return value == null ? '—' : rounded(100 * value, digits) + ' %';
 }
 
 function mean(values) {
