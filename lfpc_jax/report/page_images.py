@@ -22,16 +22,23 @@ COARSE = 400
 _THUMBNAIL = 104  # pixels of a side: twice the list's, for dense displays
 _QUALITY = 75
 _GAIN = 2.5  # how much smaller that quality makes them, about
+_DAMAGED = (OSError, ValueError, PIL.Image.DecompressionBombError)
 _TRIES = 4  # smaller pictures have more bytes for a pixel
 
 
 def thumbnail(data: bytes) -> bytes:
-  """A JPEG of the middle of a JPEG, 104 x 104 pixels, for the list."""
-  with PIL.Image.open(io.BytesIO(data)) as picture:
-    # Decodes at a fraction of the size, which is all that is needed.
-    picture.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
-    small = PIL.ImageOps.fit(picture.convert("RGB"), (_THUMBNAIL, _THUMBNAIL))
-  return _encoded(small)
+  """A JPEG of the middle of a JPEG, 104 x 104 pixels, for the list.
+
+  What cannot be decoded is given back; the page shows the rest.
+  """
+  try:
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+      # Decodes at a fraction of the size, which is all that is needed.
+      picture.draft("RGB", (2 * _THUMBNAIL, 2 * _THUMBNAIL))
+      whole = picture.convert("RGB")
+  except _DAMAGED:
+    return data
+  return _encoded(PIL.ImageOps.fit(whole, (_THUMBNAIL, _THUMBNAIL)))
 
 
 def fit(
@@ -61,13 +68,15 @@ def fit(
 
 
 def _again(data: bytes, scale: float, least: int) -> bytes:
-  """A JPEG encoded anew, its sides times `scale`."""
-  with PIL.Image.open(io.BytesIO(data)) as picture:
-    longer = max(picture.size)
-    scale = max(scale, min(1.0, least / longer))
-    sides = [max(1, round(side * scale)) for side in picture.size]
-    picture.draft("RGB", sides)  # decodes no more than that needs
-    return _encoded(picture.convert("RGB").resize(sides))
+  """A JPEG encoded anew, its sides times `scale`; itself if damaged."""
+  try:
+    with PIL.Image.open(io.BytesIO(data)) as picture:
+      scale = max(scale, min(1.0, least / max(picture.size)))
+      sides = [max(1, round(side * scale)) for side in picture.size]
+      picture.draft("RGB", sides)  # decodes no more than that needs
+      return _encoded(picture.convert("RGB").resize(sides))
+  except _DAMAGED:
+    return data
 
 
 def _encoded(picture: PIL.Image.Image) -> bytes:

@@ -70,6 +70,14 @@ def test_coarse_pictures_keep_their_pixels():
   assert _size(fitted["large"]) == (400, 400)
 
 
+def test_a_damaged_picture_stays_as_it_is():
+  good = _noise(96)
+  for damaged in (b"", b"no picture", good[: len(good) // 2]):
+    assert page_images.thumbnail(damaged) == damaged
+    fitted = page_images.fit({"bad": damaged, "good": good}, 100)
+    assert fitted["bad"] == damaged and len(fitted["good"]) < len(good)
+
+
 def _rollouts(number):
   """Noisy originals of 96 pixels, and crops and views of their own."""
   (first,) = samples.make_records(1, ("a",))
