@@ -1,6 +1,7 @@
 # make setup   the environment .venv; a second call costs nothing
 # make demo    train and evaluate a miniature policy, write a report
 # make test    the tests, less the slow ones
+# make acceptance  the slow tests of what a user does first
 # make lint    style and likely bugs
 # make bench-gpu  how fast a 3B policy is on this machine's GPU
 # make clean   remove the environment, runs and caches
@@ -11,7 +12,10 @@ PYTHON ?= $(shell for v in 3.11 3.12 3.13 3.14 3; do \
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench-gpu clean
+ACCEPTANCE := tests/test_docs_run.py tests/test_ask.py tests/test_install.py \
+  tests/test_sweep.py tests/rl/test_watching.py
+
+.PHONY: setup demo test acceptance lint bench-gpu clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.setup
@@ -40,6 +44,10 @@ demo: setup
 
 test: $(VENV)/.setup-dev
 	$(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile
+
+acceptance: $(VENV)/.setup-dev
+	$(BIN)/python -m pytest -q -m slow -n auto --maxprocesses=4 \
+	  --dist loadfile $(ACCEPTANCE)
 
 lint: $(VENV)/.setup-dev
 	$(BIN)/ruff check .

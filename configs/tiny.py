@@ -142,10 +142,10 @@ def _base() -> ml_collections.ConfigDict:
   )
   config.train = dict(
     steps=60,  # to the end of the run
-    report_every=10,  # steps from one report.html to the next; 0: none
+    report_every=10,  # steps between report.html, the last's too; 0: none
     report_prompts=4,  # questions of the step in it, with all their rollouts
     tensorboard=True,  # event files in the workdir
-    max_skipped=3,  # steps without a finite gradient, in a row, end the run
+    max_skipped=3,  # steps of no finite loss or gradient, in a row, end a run
     wandb="",  # a project of Weights & Biases; '': do not send anything
   )
   config.alarms = dict(  # rl/alarms.py:AlarmConfig says what each means
@@ -216,7 +216,7 @@ def get_config(variant: str = "stage1") -> ml_collections.ConfigDict:
     config.pretrain = dict(
       scenes=6000,  # of which the tower sees windows
       crowded=24000,  # small scenes full of signs, for the tower
-      tower_batch=96,
+      tower_batch=96,  # windows of a step
       # Steps, peak learning rate, share of crowded scenes.
       tower_phases=(
         (1300, 1.5e-3, 0.6),

@@ -28,9 +28,10 @@ from lfpc_jax import config as config_lib
 from lfpc_jax import files
 from lfpc_jax.arguments import Parser
 from lfpc_jax.errors import UserError
-from lfpc_jax.evaluation import command, summary
+from lfpc_jax.evaluation import command, runner, summary
 from lfpc_jax.report.results import paper_table
 from lfpc_jax.report.tables import ResultTable
+from lfpc_jax.rl import trainer
 
 _SEED = "seed"
 
@@ -103,7 +104,7 @@ def make_jobs(
 
   Raises:
     UserError: a flag is no `--config.FIELD=VALUE`, is given twice, names an
-      unknown field or has a value of a wrong type.
+      unknown field or has a value of a wrong type, or that training refuses.
   """
   fields: dict[str, list[str]] = {}
   for flag in flags:
@@ -120,7 +121,12 @@ def make_jobs(
   ]
   for job in jobs:  # all of them before the first starts
     changes = [f"{field}={value}" for field, value in job.values.items()]
-    config_lib.load_config(config, changes)
+    try:
+      found = config_lib.freeze(config_lib.load_config(config, changes))
+      trainer.check_config(found)
+      runner.parse_probes(found.eval.probes)
+    except UserError as error:
+      raise UserError(f"{job.name}: {error}") from error
   names = [job.name for job in jobs]
   if len(set(names)) < len(names):
     raise UserError("two combinations have the same values: give each once")

@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import NoReturn
 
+from lfpc_jax.failing import visible
+
 
 class Parser(argparse.ArgumentParser):
   """Says in one line what is wrong with a flag; has `--traceback`."""
@@ -24,5 +26,6 @@ class Parser(argparse.ArgumentParser):
 
   def error(self, message: str) -> NoReturn:
     """Prints the line and ends the command."""
-    print(f"error: {message} (--help lists the flags)", file=sys.stderr)
+    told = visible(message)
+    print(f"error: {told} (--help lists the flags)", file=sys.stderr)
     sys.exit(1)

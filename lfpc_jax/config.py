@@ -33,6 +33,7 @@ import jax
 import ml_collections
 
 from lfpc_jax import overrides, parallel
+from lfpc_jax.benchmarks import judge_settings
 from lfpc_jax.errors import UserError
 from lfpc_jax.failing import plain_errors
 from lfpc_jax.files import atomic_write
@@ -54,7 +55,8 @@ def load_config(
     changes: `field.subfield=value`, as `overrides.apply_overrides`.
 
   Raises:
-    UserError: no such file or variant, an unknown field, a wrong type or seed.
+    UserError: no such file or variant, an unknown field, a wrong type, seed
+      or judge.
   """
   # A path may hold a colon itself; a variant is what follows the suffix.
   path, suffix, variant = file.rpartition(".py:")
@@ -77,6 +79,8 @@ def load_config(
   config.lock()
   overrides.apply_overrides(config, changes)
   overrides.check_seeds(config)
+  # Before anything of it is printed or stored: it may hold a secret.
+  judge_settings.check_config(config)
   return config
 
 

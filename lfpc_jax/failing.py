@@ -53,11 +53,21 @@ def plain_errors(traceback: bool = False) -> Iterator[None]:
     text = _line(error)
     if traceback or not text:
       raise
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error: {visible(text)}", file=sys.stderr)
     sys.exit(1)
   except KeyboardInterrupt:
     print("stopped", file=sys.stderr)
     sys.exit(130)
+
+
+def visible(text: str) -> str:
+  """The text with what would act on a terminal, or hide, written as its code.
+
+  A file's name, a data set's row or a model's answer may stand in an error.
+  """
+  return "".join(
+    c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+  )
 
 
 def _line(error: Exception) -> str:

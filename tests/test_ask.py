@@ -316,5 +316,7 @@ def test_a_bad_flag_is_one_line_and_a_failure(tmp_path):
 def test_the_command_works_without_any_flag(tmp_path):
   status, out, err = _call(tmp_path)
   assert status == 0, err
-  assert "What digit is on the yellow sign?" in out and "turn 1" in out
+  shipped = json.loads(inputs.SCENE_WORDS.read_text())
+  assert shipped["question"] in out and "turn 1" in out and "crop 1" in out
+  assert f"(expected: {shipped['answer']})" in out
   assert {"boxes.png", "view.png"} < {path.name for path in tmp_path.iterdir()}

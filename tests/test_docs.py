@@ -6,6 +6,7 @@ import pathlib
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 import tomllib
 
@@ -13,6 +14,7 @@ from absl import app, flags
 import pytest
 
 from lfpc_jax import config as config_lib
+from tests import doc_commands
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -103,13 +105,91 @@ def test_a_field_that_the_docs_set_exists_and_takes_the_value(
   config_lib.load_config(f"{ROOT}/configs/tiny.py", [f"{field}={value}"])
 
 
+# Commands that no test and no CI runs, and why.
+_NOT_RUN = {
+  "make demo": "a quarter of an hour; tests/test_demo.py runs its parts",
+  "make bench-gpu": "wants a GPU; tests/speed/test_gpu.py runs it small",
+  "pip install .": "tests/test_install.py does, into a folder of its own",
+  "pip install 'jax[cuda12]'": "of a machine with a GPU",
+  "pip install 'jax[tpu]'": "requirements-dev.txt has it",
+  "pip install . 'jax[cuda12]'": "of a machine with a GPU",
+  "pip install . 'jax[tpu]'": "of a TPU's host",
+  "python -m venv '~/venv'": "the Makefile makes one",
+  "python -m pytest -m slow": "an hour; .ci/run takes those of acceptance",
+  "apt install chromium": "by .ci/run as root",
+  "source .venv/bin/activate": "of a shell that one works in",
+  "tensorboard --logdir=runs": "serves until it is stopped",
+  "sh experiments/NAME/run.sh": "stands for those with a name",
+}
+
+
 def _commands():
-  lines = {
-    code.strip().removeprefix(".venv/bin/")
-    for text in TEXTS.values()
-    for code in _code(text)
-  }
-  return sorted(x for x in lines if x.startswith("python -m lfpc_jax"))
+  """What the documents run, other machines' lines unwrapped."""
+  return sorted({x for _, c in doc_commands.shown() for x in _inner(c)})
+
+
+def _inner(command):
+  return [shlex.join(shlex.split(x)) for x in doc_commands.inner(command)]
+
+
+def _is_parsed(command):
+  """Whether it is of the project; its flags are then read by a test."""
+  words = shlex.split(command)
+  if words[:2] == ["python", "-m"]:
+    return words[2].partition(".")[0] in ("lfpc_jax", "experiments", "tests")
+  return words[0] == "python" and words[1].startswith("experiments/")
+
+
+def _group(command):
+  """Who runs or reads a command; '' for nobody."""
+  words = shlex.split(command)
+  if command in {c for _, found in RUN for c in found}:
+    return "run"
+  if _is_parsed(command):
+    return "parsed"
+  if words[0] == "make" and command in CI.read_text():
+    return "CI"
+  if "pytest" in words[:3] and words[-1].startswith("tests/"):
+    return "pytest" if (ROOT / words[-1]).exists() else ""
+  if words[0] == "sh" and (ROOT / words[1]).exists():
+    return "script"
+  if words[0] in SCRIPTS and len(words) == 1:
+    return "console"
+  return "not run" if command in _NOT_RUN else ""
+
+
+RUN = [
+  (page, [shlex.join(shlex.split(c)) for c in found])
+  for page, found in doc_commands.run().items()
+]
+CI = ROOT / ".ci" / "run"
+
+
+def test_every_command_is_run_or_read_or_named_with_a_reason():
+  groups = {command: _group(command) for command in _commands()}
+  assert not [command for command, group in groups.items() if not group]
+  assert set(groups.values()) == {
+    "run", "parsed", "CI", "pytest", "script", "console", "not run"
+  }  # fmt: skip
+  assert _NOT_RUN.keys() == {c for c, g in groups.items() if g == "not run"}
+
+
+def test_a_command_that_nobody_runs_would_be_seen():
+  assert not _group("make bread")
+  assert not _group("pytest tests/test_nothing.py")
+  assert not _group("sh experiments/nothing/run.sh")
+  assert not _group("pip install something")
+  assert not _group("lfpc-nothing")
+
+
+def test_commands_are_found_in_blocks_spans_and_on_other_machines():
+  of = {page: c for page, c in doc_commands.shown() if c.startswith("gcloud")}
+  assert of.keys() == {"docs/pods.md"}
+  found = _commands()
+  (pod,) = (c for c in found if "--config.mesh.sizes=4,4" in c)
+  assert pod.startswith("python -m lfpc_jax.train --config=configs/stage1.py")
+  assert any(c.startswith("python experiments/sweep.py") for c in found)
+  assert not any(c.startswith(("srun", "gcloud")) for c in found)
 
 
 def _help_commands():
@@ -146,6 +226,9 @@ def only_parse(monkeypatch):
     parse_args(parser, arguments)
     raise _Parsed
 
+  def start_job(*_, **__):  # a sweep's, after all flags
+    raise _Parsed
+
   def parse_flags(main, argv=None, flags_parser=None):
     (flags_parser or values)(sys.argv if argv is None else argv)
     if "config" in values:
@@ -158,6 +241,7 @@ def only_parse(monkeypatch):
 
   monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_arguments)
   monkeypatch.setattr(app, "run", parse_flags)
+  monkeypatch.setattr(subprocess, "run", start_job)
   monkeypatch.chdir(ROOT)
   yield
   for name in set(values) - (set(before) - own):
@@ -168,9 +252,12 @@ def only_parse(monkeypatch):
 
 
 def _parse(monkeypatch, command):
-  module, *arguments = shlex.split(command)[2:]
-  monkeypatch.setattr(sys, "argv", [module, *arguments])
-  runpy.run_module(module, run_name="__main__", alter_sys=True)
+  _, *words = shlex.split(command)
+  if words[0] == "-m":
+    monkeypatch.setattr(sys, "argv", words[1:])
+    runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+  monkeypatch.setattr(sys, "argv", words)
+  runpy.run_path(words[0], run_name="__main__")
 
 
 def _is_main(module):
@@ -179,15 +266,19 @@ def _is_main(module):
 
 
 def test_the_docs_name_modules_that_are_commands():
-  modules = {command.split()[2] for command in _commands()}
-  assert {"lfpc_jax.train", "lfpc_jax.evaluate"} < modules
+  words = [shlex.split(c) for c in _commands() if _is_parsed(c)]
+  modules = {w[2] for w in words if w[1] == "-m"}
+  assert {"lfpc_jax.train", "experiments.pods.table"} < modules
   assert all(map(_is_main, modules))
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize(
   "command",
-  sorted({c for c in _commands() if "--" in c} | set(_help_commands())),
+  sorted(
+    {c for c in _commands() if _is_parsed(c) and "--" in c}
+    | set(_help_commands())
+  ),
 )
 def test_a_command_of_the_docs_parses(only_parse, monkeypatch, command):
   with pytest.raises(_Parsed):
@@ -220,10 +311,6 @@ def test_other_commands_of_the_docs_name_what_there_is():
   assert len(tests) > 2
   for page, path in tests:
     assert (ROOT / path).exists(), page
-  modules = _found(r"python -m ((?:experiments|tests)\.[\w.]+)(?: .*)?")
-  assert len(modules) > 1
-  for page, module in modules:
-    assert _is_main(module), page
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -6,8 +6,10 @@ How many inputs each part is given, in every run of the tests:
   tool calls           10,600 turns, with each of two vocabularies
                        (tests/rollout/test_tool_call.py)
   box geometry         27,000 boxes (tests/image/test_boxes.py)
-  data readers         690 rows and files (tests/data/sources/test_damaged.py)
+  data readers         630 rows and files (tests/data/sources/test_damaged.py)
   pictures             300 files (tests/data/test_images.py)
+
+A test below compares these four numbers with the code of those tests.
 
 Each input is read rightly, or refused by a UserError of one line; anything
 else that is raised fails the test.
@@ -15,8 +17,10 @@ else that is raised fails the test.
 
 import dataclasses
 import html.parser
+import inspect
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -31,8 +35,12 @@ from lfpc_jax.journal import Journal
 from lfpc_jax.models import published_config, weight_files
 from lfpc_jax.overrides import apply_overrides, flatten
 from lfpc_jax.report import page
+from tests.data import test_images
+from tests.data.sources import test_damaged
 from tests.gap_selection import sizes
+from tests.image import test_boxes
 from tests.report import samples
+from tests.rollout import test_tool_call
 
 CASES = {
   "texts on a page": 2_000,
@@ -68,6 +76,48 @@ def _refused(read, *args):
     assert "\n" not in str(error)
     return True
   return False
+
+
+# ---- The numbers above ----
+
+
+def _hypothesis_cases(module):
+  """What hypothesis gives the tests of a module, all together."""
+  tests = [vars(module)[n] for n in vars(module) if n.startswith("test_")]
+  return sum(
+    test._hypothesis_internal_use_settings.max_examples
+    for test in tests
+    if hasattr(test, "_hypothesis_internal_use_settings")
+  )
+
+
+def _constants(module, function, pattern):
+  """Whole numbers in the text of a module's functions of a name's start."""
+  text = "".join(
+    inspect.getsource(value)
+    for name, value in vars(module).items()
+    if name.startswith(function)
+  )
+  return [int(x.replace("_", "")) for x in re.findall(pattern, text)]
+
+
+def test_the_numbers_stated_above_are_those_of_the_code():
+  boxes = _constants(
+    test_boxes, "test_", r" shown = .*rng\.integers\(.*\((\d+_\d+), 2\)"
+  )
+  found = {
+    "tool calls": _constants(
+      test_tool_call, "test_ten_thousand", r"range\((\d+_\d+)\)"
+    ),
+    "box geometry": [sum(boxes)] * (len(boxes) == 3),
+    "data readers": [_hypothesis_cases(test_damaged)],
+    "pictures": [_hypothesis_cases(test_images)],
+  }
+  stated = {
+    name: [int(re.search(rf"{name} +([\d,]+) ", __doc__)[1].replace(",", ""))]
+    for name in found
+  }
+  assert found == stated
 
 
 # ---- The page ----

@@ -1,8 +1,13 @@
 """A sweep: which jobs, in which folders, and one table at the end."""
 
+import json
+import os
 import pathlib
 import subprocess
+import sys
 
+import numpy as np
+from PIL import Image
 import pytest
 
 from lfpc_jax.errors import UserError
@@ -70,6 +75,36 @@ def test_a_wrong_flag_stops_before_the_first_job(flags, says, tmp_path):
     sweep.make_jobs(CONFIG, flags, tmp_path)
 
 
+@pytest.mark.parametrize(
+  "flag, says",
+  [
+    ("gap.tokens=64,256,1024", "tokens=1024: gap.tokens=1024 must be from 1"),
+    ("gap.mode=fixed,low", "mode=low: gap.mode='low'"),
+    ("reward.tool_rule=none,maybe", "tool_rule=maybe: .*'conditional'"),
+    ("rl.advantage=std,rank", "advantage=rank: rl.advantage='rank'"),
+    ("rl.micro_batches=2,3", "micro_batches=3: rollout.prompts=16 is no mult"),
+    ("rollout.waves=2,3", "waves=3: rollout.prompts=16 is no multiple"),
+    ("rollout.group=8,0", "group=0: rollout.group=0"),
+    ("optimizer.learning_rate=1e-4,nan", "optimizer.learning_rate=nan"),
+    ("optimizer.dtype=float32,float8", "optimizer.dtype='float8'"),
+    ("alarms.window=5,0", "alarms.window=0"),
+    ("train.steps=1,-1", "steps=-1: train.steps=-1"),
+    ("eval.probes=('noise',),('grey',)", "eval.probes has 'grey'"),
+  ],
+)
+def test_what_a_later_job_would_refuse_stops_before_the_first(
+  flag, says, tmp_path, monkeypatch
+):
+  # Jobs need the device, which one process alone may hold.
+  monkeypatch.setattr("jax.devices", None)
+  monkeypatch.setattr("jax.local_devices", None)
+  with pytest.raises(UserError, match=says):
+    sweep.make_jobs(CONFIG, [f"--config.{flag}"], tmp_path)
+  (field, _, values) = flag.partition("=")
+  good = sweep.split_values(values)[0]
+  assert sweep.make_jobs(CONFIG, [f"--config.{field}={good}"], tmp_path)
+
+
 def _evaluated(job, correct):
   """What an evaluation of ten questions leaves."""
   rows = [
@@ -114,3 +149,71 @@ def test_print_gives_a_line_for_each_job_and_runs_nothing(tmp_path, capsys):
   for line in lines:
     assert "lfpc_jax.train" in line and " && " in line
   assert not list(tmp_path.iterdir())
+
+
+def _own_pictures(folder):
+  """A data set of one's own, four small pictures of noise."""
+  rng = np.random.default_rng(0)
+  lines = []
+  for k in range(4):
+    pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / f"{k}.png")
+    row = dict(image=f"{k}.png", question="Which digit?", answer=str(k))
+    lines.append(json.dumps(row | {"boxes": [[8, 8, 40, 40]]}) + "\n")
+  for split in ("train", "test"):
+    (folder / f"{split}.jsonl").write_text("".join(lines))
+
+
+@pytest.mark.slow  # trains and evaluates twice
+def test_a_sweep_of_two_jobs_trains_evaluates_and_ends_in_a_table(tmp_path):
+  mine, work = tmp_path / "mine", tmp_path / "runs"
+  mine.mkdir()
+  _own_pictures(mine)
+  environment = {
+    **os.environ,
+    "JAX_PLATFORMS": "cpu",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "PYTHONPATH": str(ROOT),
+    "LFPC_COMPILE_CACHE": str(tmp_path / "compiled"),
+  }
+
+  def run(*words):
+    done = subprocess.run(
+      [sys.executable, *words], cwd=ROOT, env=environment,
+      capture_output=True, text=True, timeout=580, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+  data = f"--data_dir={tmp_path}/data"
+  run("-m", "lfpc_jax.data.manual", "--name=folder", f"--dir={mine}", data)
+  command = (
+    "experiments/sweep.py",
+    f"--config={CONFIG.replace(':stage1', ':smoke')}",
+    f"--workdir={work}",
+    "--config.gap.tokens=4,9",
+    "--config.gap.full_tokens=16",
+    "--config.data.name=folder",
+    f"--config.data.dir={tmp_path}/data",
+    "--config.data.image_capacity=(64,64)",
+    "--config.rl.micro_batches=1",
+    "--config.train.steps=1",
+    "--config.eval.items=4",
+    "--config.eval.budgets=(4,)",
+    "--config.eval.probes=()",
+  )
+  said = run(*command)
+  for tokens in (4, 9):
+    job = work / f"tokens={tokens}"
+    stored = json.loads((job / "config.json").read_text())
+    assert stored["gap"]["tokens"] == tokens
+    assert len((job / "metrics.jsonl").read_text().splitlines()) == 1
+    rows = (job / "evaluation" / "items.jsonl").read_text().splitlines()
+    assert len(rows) == 4
+  table = (work / "table.md").read_text()
+  assert table.count("tokens=4") == table.count("tokens=9") == 1
+  assert "Sweep: 2 runs, 1 for each row" in said
+  before = {p: p.stat().st_mtime_ns for p in work.rglob("*/metrics.jsonl")}
+  run(*command)  # all is there: nothing is trained again
+  assert before and before == {p: p.stat().st_mtime_ns for p in before}
+  assert (work / "table.md").read_text() == table

@@ -32,9 +32,9 @@ import threading
 import time
 from typing import Any
 import urllib.error
-import urllib.parse
 import urllib.request
 
+from lfpc_jax.benchmarks import judge_settings
 from lfpc_jax.benchmarks.grading import Dispute, Ruling
 from lfpc_jax.errors import UserError
 
@@ -87,22 +87,7 @@ class JudgeConfig:
   temperature: float = 0.0
 
   def __post_init__(self):
-    parts = urllib.parse.urlsplit(self.url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-      raise UserError(
-        f"judge url={self.url!r}: give the address of an API, such as"
-        " 'http://host:8000/v1'"
-      )
-    if parts.username or parts.password or parts.query or parts.fragment:
-      raise UserError(
-        f"judge url at {parts.hostname}: leave out user, password and query;"
-        f" the key belongs into the variable {self.key_variable}"
-      )
-    if self.threads < 1 or self.attempts < 1 or not self.timeout > 0:
-      raise UserError(
-        f"judge threads={self.threads}, attempts={self.attempts},"
-        f" timeout={self.timeout}: all must be positive"
-      )
+    judge_settings.check(vars(self))
 
 
 def open_judge(settings: Mapping[str, Any], cache: pathlib.Path) -> Judge:
@@ -165,7 +150,7 @@ class Judge:
     cache: str | os.PathLike[str] | None = None,
   ):
     self.config = config
-    self._key = _read_key(config.key_variable)
+    self._key = judge_settings.read_key(config.key_variable)
     self._cache = _Cache(None if cache is None else pathlib.Path(cache))
     self._opener = urllib.request.build_opener(_NoRedirect)
     self._hopeless = ""
@@ -244,16 +229,6 @@ class Judge:
     """A short message that does not hold the key."""
     text = " ".join(str(error).split()) or type(error).__name__
     return (text.replace(self._key, "***") if self._key else text)[:200]
-
-
-def _read_key(variable: str) -> str:
-  key = os.environ.get(variable, "").strip()
-  if not all("!" <= character <= "~" for character in key):
-    raise UserError(
-      f"the key in the environment variable {variable} holds a character that"
-      " cannot be sent: set it again"
-    )
-  return key
 
 
 def _body(config: JudgeConfig, dispute: Dispute) -> bytes:

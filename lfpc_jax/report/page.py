@@ -18,7 +18,7 @@ import jinja2
 import markupsafe
 
 from lfpc_jax import files
-from lfpc_jax.report import plots, records
+from lfpc_jax.report import page_images, plots, records
 from lfpc_jax.report import tables as tables_lib
 
 _SCRIPTS = (
@@ -52,12 +52,13 @@ def write_page(
     title: The heading.
     tables: Result tables, shown in this order.
     curves: Learning curves; those of one quantity share a chart.
-    rollouts: What to browse; an image that several share is stored once.
+    rollouts: What to browse; an image that several share is stored once, and
+      very many images are compressed more, as the page then says.
     notes: The key findings, a sentence each.
     compared: Two policies whose rollouts the page shows side by side when it
       opens.
   """
-  rows, images = _pack_rollouts(rollouts)
+  rows, images, less = _pack_rollouts(rollouts)
   style, script = _asset("page.css"), "\n".join(map(_asset, _SCRIPTS))
   start = dict(zip(("policy", "compare"), compared or ()))
   data = {"curves": _group_curves(curves), "rollouts": rows, "start": start}
@@ -71,6 +72,7 @@ def write_page(
     has_curves=bool(data["curves"]),
     count=len(rows),
     images=images,
+    less=less,
     data=_script_json(data),
     policy=_security_policy(style, script),
     style=markupsafe.Markup(style),
@@ -83,24 +85,37 @@ def write_page(
 
 def _pack_rollouts(
   rollouts: Iterable[records.RolloutRecord],
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-  """Returns the rollouts as JSON values, and their images in base 64."""
-  rows, images = [], {}
+) -> tuple[list[dict[str, Any]], dict[str, str], bool]:
+  """Rollouts as JSON values, their images in base 64, whether any is less.
+
+  Less than recorded, as `page_images.fit` makes them.
+  """
+  rows, originals, views, crops = [], {}, {}, {}
   for record in rollouts:
     row, shown = records.pack_record(record)
-    images.update(
-      (key, base64.b64encode(data).decode())
-      for key, data in shown.items()
-      if key not in images
-    )
+    for key, data in shown.items():
+      kind = {row["original_jpeg"]: originals, row["view_jpeg"]: views}
+      kind.get(key, crops).setdefault(key, data)
     size, targets = record.original_size, record.targets
     for turn, packed in zip(record.turns, row["turns"]):
       packed["quality"] = _quality(turn.box, targets, size)
     row["quality"] = _quality(record.last_box, targets, size)
     row["reward"], row["called"] = record.reward, record.called
     row["has_box"] = record.last_box is not None
+    row["thumbnail"] = f"{row['original_jpeg']}-thumbnail"
     rows.append(row)
-  return rows, images
+  images = originals | views | crops
+  fitted = page_images.fit(originals)
+  # What the policy saw keeps its pixels while they can be told apart.
+  for kind in (views, crops):
+    fitted |= page_images.fit(kind, least=page_images.COARSE)
+  less = fitted != images
+  fitted |= {
+    f"{key}-thumbnail": page_images.thumbnail(data)
+    for key, data in originals.items()
+  }
+  coded = {k: base64.b64encode(data).decode() for k, data in fitted.items()}
+  return rows, coded, less
 
 
 def _quality(

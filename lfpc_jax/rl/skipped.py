@@ -1,4 +1,4 @@
-"""Steps whose gradient is not finite: kept for study, and an end to them."""
+"""Steps of no finite loss or gradient: kept for study, and an end to them."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.rl.watching import Seen
 
 FOLDER = "skipped"  # in a workdir
+KEPT = 16  # files, or as many as end a run; the oldest go
 
 
 class SkippedSteps:
@@ -35,7 +36,7 @@ class SkippedSteps:
   def check(
     self, step: int, row: Mapping[str, float], seen: Seen | None
   ) -> str:
-    """What to tell of a step, '' if its gradient was finite.
+    """What to tell of a step, '' if its loss and gradient were finite.
 
     Args:
       step: its number.
@@ -52,9 +53,10 @@ class SkippedSteps:
     path = self._workdir / FOLDER / f"step_{step:06d}.npz"
     if seen is not None and parallel.is_first():
       files.atomic_write(path, _archive(seen))
+      self._remove_old(path.parent)
     line = (
-      f"step {step}: the gradient is not finite; the step was not applied, "
-      f"its rollouts are in {path}"
+      f"step {step}: the loss or its gradient is not finite; the step was not "
+      f"applied, its rollouts are in {path}"
     )
     if self._in_a_row < self._limit:
       return line
@@ -63,6 +65,14 @@ class SkippedSteps:
       f"--workdir from --config.policy.checkpoint={self._workdir} with a lower "
       "--config.optimizer.learning_rate or --config.optimizer.clip_norm"
     )
+
+  def _remove_old(self, folder: pathlib.Path) -> None:
+    """A long run that skips now and then must not fill the disk."""
+    found = sorted(
+      folder.glob("step_*.npz"), key=lambda p: (len(p.name), p.name)
+    )
+    for path in found[: -max(KEPT, self._limit)]:
+      path.unlink(missing_ok=True)
 
 
 def _archive(seen: Seen) -> bytes:

@@ -100,13 +100,35 @@ def _digest(params: Params) -> str:
   return params_digest(rest)
 
 
-def check_slices(config: Any) -> None:
+def check_config(config: Any) -> None:
+  """Refuses what no run can have; touches neither data nor a device.
+
+  Raises:
+    UserError: names the field.
+  """
+  _check_counts(config)
+  gap_lib.view_capacity(config.gap)
+  if config.gap.mode == "random":
+    gap_lib.budgets(config.gap, config.seed, 0, 1)
+  agent_lib.episode_config(config.rollout)
+  RewardConfig(**config.reward)
+  UpdateConfig(**config.rl)
+  AlarmConfig(**config.alarms)
+  make_optimiser(config.optimizer)
+  check_slices(config, parts=1)
+
+
+def check_slices(config: Any, parts: int | None = None) -> None:
   """Refuses slices that do not divide, or not over the devices.
+
+  Args:
+    config: a whole config.
+    parts: that the prompts are split into; None takes the mesh's.
 
   Raises:
     UserError: names the fields.
   """
-  parts = parallel.parts("prompt")
+  parts = parts or parallel.parts("prompt")
   for whole, field, lanes in (
     ("rollout.prompts", "rollout.waves", parts),
     ("rollout.prompts", "rl.micro_batches", parts),
@@ -341,7 +363,7 @@ class Trainer:
           # No checkpoint without its rows: a resume starts after them.
           log(delayed.flush())
         saved.save(step + 1, state, extra, force=stopping or last)
-        if line := watch.rollouts(step, self.seen):
+        if line := watch.rollouts(step, self.seen, stopping or last):
           progress.log(line)
         self.seen = None
         if stopping:

@@ -261,7 +261,7 @@ class Learner:
       `entropy` is of all tokens written, whether the loss has them or not;
       `sampler_gap` is the largest difference between the sampler's and the
       learner's log-probability of a token. `skipped` counts the updates that
-      were not applied because their gradient is not finite.
+      were not applied because their loss or gradient is not finite.
     """
     trained, frozen = self._split(state.params)
     opt_state = state.opt_state
@@ -271,10 +271,9 @@ class Learner:
       norm = optax.tree.norm(grads)
       change, moments = self.optimiser.update(grads, opt_state, trained)
       changed = optax.apply_updates(trained, change), moments
-      trained, opt_state = _where(
-        jnp.isfinite(norm), changed, (trained, opt_state)
-      )
-      skipped += ~jnp.isfinite(norm)
+      sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
+      trained, opt_state = _where(sound, changed, (trained, opt_state))
+      skipped += ~sound
       if number == 0:
         first = metrics | {"gradient_norm": norm}
     params = trained | frozen

@@ -86,15 +86,23 @@ class Watch:
     for tracker in self._trackers:
       tracker.scalars(step, values)
 
-  def rollouts(self, step: int, seen: Seen) -> str | None:
+  def rollouts(
+    self, step: int, seen: Seen | None, last: bool = False
+  ) -> str | None:
     """Shows a step's rollouts if it is this step's turn.
+
+    Args:
+      step: its number.
+      seen: its rollouts, if it has any.
+      last: whether the run ends or stops after it, which is shown too.
 
     Returns:
       A line for the user: where the page is, the first time, or why there is
       none. A page that cannot be written ends no training.
     """
     every = self._config.train.report_every
-    if not self._enabled or not every or (step + 1) % every:
+    due = every and (last or not (step + 1) % every)
+    if not self._enabled or not due or seen is None:
       return None
     path = self._workdir / PAGE
     known = path.exists()

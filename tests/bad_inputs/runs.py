@@ -219,7 +219,7 @@ NOT_FINITE = rows(
   {
     "gradients": (
       lambda at: at.steps(skipped=1.0).train("train.steps=9"),
-      "the gradient is not finite",
+      "its gradient is not finite",
       "--config.optimizer.learning_rate",
     ),
     "the loss": (
@@ -298,13 +298,23 @@ JUDGE = rows(
     ),
     "no address": (
       judged("eval.judge.url=host:8000"),
-      "judge url='host:8000'",
+      "judge url: give the address",
       "http://host:8000/v1",
     ),
     "a password in its address": (
       judged("eval.judge.url=http://me:secret@host/v1"),
       "leave out user, password",
       "LFPC_JUDGE_KEY",
+    ),
+    "a key for its name": (
+      judged("eval.judge.key_variable=sk-very-secret"),
+      "judge key_variable",
+      "put the key into it",
+    ),
+    "no model": (
+      judged("eval.judge.url=http://host/v1", "eval.judge.model="),
+      "eval.judge.model is empty",
+      "name the model",
     ),
     "a key that cannot be sent": (
       lambda at: (

@@ -265,6 +265,18 @@ def test_phone_width_needs_no_sideways_scroll(browser):
   assert widths[0] <= widths[1] == 360
 
 
+def test_the_list_shows_thumbnails(browser):
+  sizes = browser.drive('', """
+    const first = document.querySelector('.item img');
+    const wait = () => first.complete && first.naturalWidth
+      ? done([first.naturalWidth, document.querySelector(
+          '.stage img').naturalWidth])
+      : setTimeout(wait, 20);
+    wait();
+  """)  # fmt: skip
+  assert sizes == [104, 192]
+
+
 def test_a_thousand_rollouts_fill_the_list_by_and_by(tmp_path, rollouts):
   many = [dataclasses.replace(rollouts[i % 32], id=f"{i}") for i in range(1000)]
   page.write_page(tmp_path / "page.html", "Many", rollouts=many)

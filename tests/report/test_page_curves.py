@@ -85,3 +85,30 @@ def test_no_label_of_a_curve_is_cut_off(browser, tmp_path, width):
     })"""
   )
   assert len(room) > 4 * len(sizes) and min(room) > 0
+
+
+def test_a_phone_shows_the_first_curves_until_asked_for_all(browser, tmp_path):
+  path = tmp_path / "page.html"
+  page.write_page(path, "Curves", curves=samples.make_curves(20))
+  shown = (
+    "[...document.querySelectorAll('.chart')].filter(c => c.offsetParent)"
+    ".length"
+  )
+  button = "document.querySelector('#all-curves')"
+  browser.open(path)
+  assert browser.evaluate(shown) == 11
+  assert not browser.evaluate(f"{button}.offsetParent")
+  browser.open(path, width=390)
+  assert browser.evaluate(shown) == 4
+  assert browser.evaluate(f"{button}.textContent") == "Show all 11 curves"
+  browser.evaluate(f"{button}.click()")
+  browser.painted()
+  assert browser.evaluate(shown) == 11
+  assert not browser.evaluate(f"{button}.offsetParent")
+  assert browser.evaluate(
+    "document.querySelectorAll('.chart')[4].querySelectorAll('path').length"
+  )
+  browser.open(path, width=390)
+  browser.evaluate("document.querySelector('[type=search]').focus()")
+  browser.call("Input.insertText", text="update/loss")
+  assert browser.evaluate(shown) == 1

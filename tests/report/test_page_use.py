@@ -198,6 +198,15 @@ def test_a_page_opens_with_two_policies_side_by_side(
   assert not browser.problems
 
 
+def test_what_is_rounded_to_zero_has_no_sign(browser, path):
+  browser.open(path)
+  shown = browser.evaluate(
+    "[percent(-0.0004, 1), percent(-0.0006, 1), number(-0.001), number(-0.01),"
+    " number(0), percent(null)]"
+  )
+  assert shown == ["0.0 %", "-0.1 %", "0.00", "-0.01", "0.00", "—"]
+
+
 _CLIPS = (
   "[...document.querySelectorAll('.stage')].map(stage => getComputedStyle("
   "stage.querySelectorAll('img')[1]).clipPath)"
@@ -351,11 +360,24 @@ def test_a_phone_folds_the_filters_and_stacks_the_pair(browser, path):
 
 
 def test_a_thousand_rollouts_are_quick(browser, tmp_path, rollouts):
+  # Of 250 pictures, none like another, and hard to compress.
+  rng = np.random.default_rng(0)
+  originals = [
+    samples.records.jpeg_bytes(rng.integers(0, 256, (320, 320, 3), np.uint8))
+    for _ in range(250)
+  ]
   many = [
-    dataclasses.replace(rollouts[i % 32], id=f"{i}", question=f"Number {i}?")
+    dataclasses.replace(
+      rollouts[i % 32],
+      id=f"{i // 4}",
+      question=f"Number {i}?",
+      original_jpeg=originals[i // 4],
+      original_size=(320, 320),
+    )
     for i in range(1000)
   ]
   page.write_page(tmp_path / "page.html", "Many", rollouts=many)
+  assert (tmp_path / "page.html").stat().st_size < 30e6
   browser.open(tmp_path / "page.html")
   browser.painted()
   assert not browser.problems

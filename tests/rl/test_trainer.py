@@ -13,6 +13,7 @@ import pytest
 from lfpc_jax import checkpoints
 from lfpc_jax import config as config_lib
 from lfpc_jax.errors import UserError
+from lfpc_jax.rl import skipped
 from lfpc_jax.rl import trainer as trainer_lib
 from tests import small_scenes
 from tests.speed import record
@@ -108,7 +109,9 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
   with pytest.raises(UserError, match=says):
     record.run(trainer, tmp_path, seen.append)
   assert seen == [0, 1, 2]
-  assert "step 0: the gradient is not finite" in capsys.readouterr().out
+  assert (
+    "step 0: the loss or its gradient is not finite" in capsys.readouterr().out
+  )
   rows = read_metrics(tmp_path)
   assert [row["skipped"] for row in rows] == [1.0] * 3
   files = sorted((tmp_path / "skipped").iterdir())
@@ -121,6 +124,40 @@ def test_a_gradient_that_is_not_finite_changes_nothing(
   state = jax.tree.map(lambda x: x.copy(), before)
   after, _ = trainer.train_step(state, prepared)
   _assert_same(after, dataclasses.replace(before, step=before.step + 1))
+
+
+def test_a_loss_that_is_not_finite_changes_nothing_either(trainer, monkeypatch):
+  """Though its gradient is finite."""
+  loss = trainer.learner._loss
+
+  def lossy(*args):
+    value, metrics = loss(*args)
+    return value + jnp.nan, metrics | {"loss": metrics["loss"] + jnp.nan}
+
+  monkeypatch.setattr(trainer.learner, "_loss", lossy)
+  monkeypatch.setattr(
+    trainer, "update", jax.jit(lambda *args: trainer.learner.update(*args))
+  )
+  before = trainer.initial_state()
+  prepared = trainer.prepare(0, [trainer.source[i] for i in range(4)])
+  after, row = trainer.train_step(before, prepared)
+  assert np.isfinite(row["gradient_norm"]) and np.isnan(row["loss"])
+  assert row["skipped"] == 1
+  _assert_same(after, dataclasses.replace(before, step=before.step + 1))
+
+
+def test_no_more_than_so_many_skipped_steps_are_kept(tmp_path, monkeypatch):
+  monkeypatch.setattr(skipped, "_archive", lambda seen: b"rollouts")
+  kept = skipped.SkippedSteps(tmp_path, limit=3)
+  for step in range(100, 160):
+    kept.check(step, {"skipped": 1.0}, "seen")
+    kept.check(step, {"skipped": 0.0}, "seen")
+  names = sorted(path.name for path in (tmp_path / "skipped").iterdir())
+  assert names == [f"step_{k:06d}.npz" for k in range(144, 160)]
+  long = skipped.SkippedSteps(tmp_path, limit=99)
+  for step in range(200, 250):
+    long.check(step, {"skipped": 1.0}, "seen")
+  assert len(list((tmp_path / "skipped").iterdir())) == 16 + 50
 
 
 def test_views_are_encoded_ahead_for_a_frozen_tower_alone(small, trainer):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 import sys
 import types
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow  # compiles and runs the real trainer
 CHANGES = (
   "gap.tokens=4",
   "gap.full_tokens=16",
-  "train.steps=3",
+  "train.steps=5",
   "train.report_every=2",
   "train.report_prompts=3",
 )
@@ -43,8 +44,8 @@ def seen(small, tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     rollouts = watching.Watch.rollouts
 
-    def watched(watch, step, seen):
-      line = rollouts(watch, step, seen)
+    def watched(watch, step, seen, last):
+      line = rollouts(watch, step, seen, last)
       page = folder / watching.PAGE
       written.append((line, page.read_text() if page.exists() else None))
       steps.append(jax.device_get(seen))
@@ -60,13 +61,32 @@ def _data(text):
   return json.loads(data)
 
 
-def test_the_page_comes_every_so_many_steps(seen):
+def test_the_page_comes_every_so_many_steps_and_at_the_last(seen):
   folder, _, written, _ = seen
-  assert [text is not None for _, text in written] == [False, True, True]
-  assert written[1][1] == written[2][1]  # step 3 is none of its
+  pages = [text for _, text in written]
+  assert pages[0] is None and pages[2] == pages[1]  # step 3 is none of its
+  assert "step 2 of 5" in pages[1] and "step 4 of 5" in pages[3]
+  assert "step 5 of 5" in pages[4]  # the last one, though an odd one
   assert [line for line, _ in written] == [
-    None, f"report: {folder / 'report.html'}", None
+    None, f"report: {folder / 'report.html'}", None, None, None
   ]  # fmt: skip
+
+
+def test_a_run_that_is_stopped_shows_where_it_stood(
+  seen, small, tmp_path, monkeypatch
+):
+  trainer = seen[1]
+  step = trainer.train_step
+
+  def stopped(*args):
+    signal.raise_signal(signal.SIGTERM)
+    return step(*args)
+
+  monkeypatch.setattr(trainer, "train_step", stopped)
+  monkeypatch.setattr(trainer, "workdir", tmp_path)
+  assert trainer.run() is None
+  page = (tmp_path / watching.PAGE).read_text()
+  assert "step 1 of 5" in page and len(_data(page)["rollouts"]) == 3 * GROUP
 
 
 def test_the_page_shows_the_step_s_own_rollouts(seen):
@@ -96,7 +116,7 @@ def test_the_rewards_on_the_page_are_those_of_the_update(seen):
     middle = sum(group) / GROUP
     for g, reward in enumerate(group):
       assert (reward > middle) == (steps[1].advantages[p, g] > 0)
-  assert len(read_metrics(folder)) == 3
+  assert len(read_metrics(folder)) == 5
 
 
 def test_the_page_has_the_curves_so_far(seen):
@@ -124,8 +144,8 @@ def test_tensorboard_has_the_scalars_of_every_step_and_the_rollouts(seen):
     assert found == [(s, pytest.approx(v)) for s, v in expected]
   scalars = {name.removeprefix("train/") for name in events.Tags()["scalars"]}
   assert scalars == {name for row in rows for name in row} - {"step"}
-  assert [e.step for e in events.Images("view/1")] == [1]
-  assert [e.step for e in events.Tensors("rollouts/1")] == [1]
+  assert [e.step for e in events.Images("view/1")] == [1, 3, 4]
+  assert [e.step for e in events.Tensors("rollouts/1")] == [1, 3, 4]
 
 
 def _watch(trainer, config, folder):

@@ -41,7 +41,7 @@ function itemOf(rollout) {
 // decoding those of a whole list takes longer than the filters do.
 function thumbnail(rollout) {
   const node = el('img', {alt: '', decoding: 'async'});
-  browse.pictures.set(node, rollout.original_jpeg);
+  browse.pictures.set(node, rollout.thumbnail);
   browse.painter.observe(node);
   return node;
 }
@@ -165,7 +165,7 @@ function setUpFilters() {
   const order = ['policy', 'compare', 'change', 'correct', 'tool', 'quality',
                  'category', 'budget', 'sort'];
   const find = el('label', {}, 'Text', inputControl(
-    'find', {type: 'search', placeholder: 'question, answer, turns'}));
+    'find', {type: 'search', placeholder: 'any word'}));
   const clear = el('button', {type: 'button', onclick: () => {
     browse.state = {};
     for (const control of Object.values(browse.controls)) control.value = '';

@@ -3,7 +3,9 @@
 
 // Characters that act on their surroundings, such as a change of the writing
 // direction, are shown as their code instead.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f\u202a-\u202e\u2066-\u2069]/g;
+const UNSEEN = new RegExp(
+  '[\\u0000-\\u0008\\u000b-\\u001f\\u007f-\\u009f\\u061c\\u200e\\u200f' +
+  '\\u202a-\\u202e\\u2066-\\u2069]', 'g');
 
 function visible(_, value) {
   return typeof value !== 'string' ? value : value.replace(UNSEEN, character =>
@@ -37,8 +39,13 @@ function styled(node, styles) {
   return node;
 }
 
+// Of a number that is rounded to zero no sign is left.
+function rounded(value, digits) {
+  return value.toFixed(digits).replace(/^-(?=[0.]*$)/, '');
+}
+
 function number(value, digits = 2) {
-  return value == null ? '—' : value.toFixed(digits);
+  return value == null ? '—' : rounded(value, digits);
 }
 
 function significant(value) {
@@ -49,7 +56,7 @@ function significant(value) {
 }
 
 function percent(value, digits = 0) {
-  return value == null ? '—' : (100 * value).toFixed(digits) + ' %';
+  return value == null ? '—' : rounded(100 * value, digits) + ' %';
 }
 
 function mean(values) {

@@ -155,9 +155,20 @@ function setUpCurves() {
     weight = value;
     redraw();
   });
+  if (figures.size > 8) foldCurves(grid, figures.size);
+}
+
+// On a phone a screen holds few charts; the rollouts come after all of them.
+function foldCurves(grid, count) {
+  grid.classList.add('folded');
+  grid.after(el('button', {
+    type: 'button', id: 'all-curves',
+    onclick: () => grid.classList.remove('folded'),
+  }, `Show all ${count} curves`));
 }
 
 function setUpCurveControls(names, hidden, figures, redraw, setWeight) {
+  const grid = document.getElementById('curve-grid');
   const runs = names.map((name, i) => el('label', {class: 'run'},
     el('input', {type: 'checkbox', checked: true, onchange: event => {
       event.target.checked ? hidden.delete(name) : hidden.add(name);
@@ -172,6 +183,7 @@ function setUpCurveControls(names, hidden, figures, redraw, setWeight) {
     type: 'search', placeholder: 'Find a quantity', 'aria-label':
     'Find a quantity', oninput: event => {
       const text = event.target.value.toLowerCase();
+      grid.classList.remove('folded');
       for (const [figure, chart] of figures)
         figure.hidden = !chart.quantity.toLowerCase().includes(text);
     }});

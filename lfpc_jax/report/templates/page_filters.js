@@ -121,7 +121,8 @@ function differenceRow(found) {
     return el('td', {}, value > 0 ? `+${text(value)}` : text(value));
   });
   return el('tr', {class: 'difference'},
-    el('th', {scope: 'row'}, 'difference'),
+    el('th', {scope: 'row'}, 'difference',
+      el('small', {}, 'where both have one')),
     el('td', {}, String(found.length)), ...cells);
 }
 

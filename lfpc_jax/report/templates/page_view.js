@@ -11,13 +11,15 @@ function address(key) {
   return `data:image/jpeg;base64,${data}`;
 }
 
-function image(key, attributes = {}) {
+function image(key, attributes = {}, width = 0) {
   return el('img', {
     alt: '', ...attributes, src: address(key),
-    // A coarse view shows its true pixels, not a browser's blur of them.
+    // A coarse view shows its true pixels, not a browser's blur of them; what
+    // has been shrunk from `width` for this page alone has none to show.
     onload: event => {
       const {naturalWidth, naturalHeight, classList} = event.target;
-      classList.toggle('coarse', Math.max(naturalWidth, naturalHeight) < 400);
+      classList.toggle('coarse', naturalWidth >= width &&
+        Math.max(naturalWidth, naturalHeight) < 400);
     },
   });
 }
@@ -84,8 +86,8 @@ function stage(rollout, boxes) {
   const tokens = rollout.budget ? `, ${rollout.budget} visual tokens` : '';
   return [
     styled(el('div', {class: 'stage'},
-      image(rollout.original_jpeg, {alt: 'The original'}), view, boxes.layer,
-      seam, ...boxes.tags, slider), size),
+      image(rollout.original_jpeg, {alt: 'The original'}, width), view,
+      boxes.layer, seam, ...boxes.tags, slider), size),
     styled(el('div', {class: 'ends'},
       el('button', {type: 'button', onclick: () => cutAll(100)},
          `What the policy saw${tokens}`),
