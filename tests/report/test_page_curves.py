@@ -112,3 +112,13 @@ def test_a_phone_shows_the_first_curves_until_asked_for_all(browser, tmp_path):
   browser.evaluate("document.querySelector('[type=search]').focus()")
   browser.call("Input.insertText", text="update/loss")
   assert browser.evaluate(shown) == 1
+
+
+def test_what_is_rounded_to_zero_has_no_sign(browser, tmp_path):
+  page.write_page(tmp_path / "p.html", "Numbers")
+  browser.open(tmp_path / "p.html")
+  shown = browser.evaluate(
+    "[percent(-0.0004, 1), percent(-0.0006, 1), number(-0.001), number(-0.01),"
+    " number(0), percent(null)]"
+  )
+  assert shown == ["0.0 %", "-0.1 %", "0.00", "-0.01", "0.00", "—"]

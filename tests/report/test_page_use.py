@@ -198,15 +198,6 @@ def test_a_page_opens_with_two_policies_side_by_side(
   assert not browser.problems
 
 
-def test_what_is_rounded_to_zero_has_no_sign(browser, path):
-  browser.open(path)
-  shown = browser.evaluate(
-    "[percent(-0.0004, 1), percent(-0.0006, 1), number(-0.001), number(-0.01),"
-    " number(0), percent(null)]"
-  )
-  assert shown == ["0.0 %", "-0.1 %", "0.00", "-0.01", "0.00", "—"]
-
-
 _CLIPS = (
   "[...document.querySelectorAll('.stage')].map(stage => getComputedStyle("
   "stage.querySelectorAll('img')[1]).clipPath)"
