@@ -10,9 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from lfpc_jax.metrics import read_metrics
 from tests import small_scenes
 from tests.parallel import processes
+from tests.steady import read_metrics
 
 ROOT = pathlib.Path(__file__).parents[2]
 
