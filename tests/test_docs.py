@@ -114,6 +114,7 @@ _NOT_RUN = {
   "pip install 'jax[tpu]'": "requirements-dev.txt has it",
   "pip install . 'jax[cuda12]'": "of a machine with a GPU",
   "pip install . 'jax[tpu]'": "of a TPU's host",
+  "pip install '.[gcs]'": "thirty packages; tests/test_buckets.py uses them",
   "python -m venv '~/venv'": "the Makefile makes one",
   "python -m pytest -m slow": "an hour; .ci/run takes those of acceptance",
   "apt install chromium": "by .ci/run as root",

@@ -44,7 +44,8 @@ def crop_and_resize(
 
   Returns:
     f32[height, width, 3], whole numbers in [0, 255]: what
-    `PIL.Image.crop(box).resize(.., BICUBIC)` gives, up to 1 level.
+    `PIL.Image.crop(box).resize(.., BICUBIC)` gives, up to 1 level, and up to
+    2 where both passes fall beside a half.
   """
   block = 112
   rows, cols = (-(-side // block) for side in out_size)

