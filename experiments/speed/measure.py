@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 
 _PEER = pathlib.Path(__file__).with_name("peer.py")
+# Seconds between two functions: threads of the one before, PyTorch's too, go on
+# turning for a while after their work, and would take a core from the next.
+_REST = 0.5
 
 
 def alternate(
@@ -28,6 +31,7 @@ def alternate(
   seconds = {name: [] for name in functions}
   for number in range(warm + rounds):
     for name, function in functions.items():
+      time.sleep(_REST)
       began = time.perf_counter()
       found = jax.block_until_ready(function())
       took = time.perf_counter() - began
