@@ -4,7 +4,8 @@ Compiling says it exactly, and takes minutes; this leads to what is worth
 compiling. Arguments are exact but for padding. What a program makes by itself
 is the sum of what must be there at its fullest moment, the working space of
 the layers scaled by what the TPU compiler was seen to take for the same
-formula (experiments/pods).
+formula. The four constants are fitted to the lines of tests/ahead/
+test_memory.py, all of the 7b; experiments/pods/README.md has them, too.
 """
 
 from __future__ import annotations
@@ -18,8 +19,21 @@ _REST = 0.25 * 2**30
 # was seen to keep as many again around the loops over slices.
 _GRADIENTS = 4
 # Hidden states of a block of the tower that are there while crops are cut out,
-# encoded and embedded, beside those of `_tower`; seen, too.
+# encoded and embedded, beside those of `_tower`; seen, too, with XLA's own
+# attention.
 _CROPS = 16
+# A margin on what is counted of a wave where a kernel serves the attention.
+# From 64 waves to 32 the compiled rollout grows by 2.50 GiB, where 1.73 are
+# counted; all that no wave changes is 4.23 GiB, and counted as 4.17. So a wave
+# is too small, by 1.44, and which of its arrays, no line tells. Those of XLA's
+# attention need no margin; they were compiled before the caches' keys had
+# their slots last.
+_WAVE = 1.5
+# Each layer's input is there twice in the loop over slices of rollouts. With
+# one rollout more in a slice the compiled updates grow by 0.89 GiB with XLA's
+# own attention and by 1.16 with a kernel; one copy, of 0.38 GiB, made it 0.59
+# and 0.50.
+_SAVED = 2
 
 
 def state(step: Step, layout: Layout) -> dict[str, float]:
@@ -109,11 +123,14 @@ def encode(step: Step, layout: Layout) -> dict[str, float]:
   kept = state(step, layout)
   images = step.prompts / parts(step, layout, "view")
   width = step.policy.text.width * step.itemsize
-  visual = images * step.view * width
+  visual, each = images * step.view * width, images / layout.waves
+  # A wave's before they are in order; and all, if several waves have to be
+  # joined prompt by prompt.
+  work = each * step.view * width + (layout.waves > 1 and each > 1) * visual
   return {
     "arguments": kept["parameters"] + images * (step.pixels + step.prefix * 20),
     "results": visual,
-    "work": 2 * visual + _tower(step, layout, images / layout.waves, step.view),
+    "work": work + _tower(step, layout, each, step.view),
     "held": kept["moments"] + kept["reference"],
     "rest": _REST,
   }
@@ -147,13 +164,15 @@ def rollout(step: Step, layout: Layout) -> dict[str, float]:
   ]
   vision = step.policy.vision
   cropping = _CROPS * rows * crops * vision.merge_size**2 * vision.width
+  more = _WAVE if step.fused else 1.0
+  caches = keys(step, layout, prompts * step.prefix + rows * slots)
   return {
     "arguments": kept["parameters"] + _batch(step, layout),
     "weights": weights,
-    "caches": keys(step, layout, prompts * step.prefix + rows * slots),
+    "caches": more * caches,
     "trajectories": _trajectories(step, layout),
-    "work": max(moments),
-    "crops": cropping * step.itemsize,
+    "work": more * max(moments),
+    "crops": more * cropping * step.itemsize,
     "held": kept["moments"] + kept["reference"],
     "rest": _REST,
   }
@@ -176,7 +195,7 @@ def update(step: Step, layout: Layout) -> dict[str, float]:
   if step.policy.remat != "layer":
     saved += text.depth * _layer(step, layout, 1, 0)
   saved *= (
-    max(tokens, prompts * step.prefix)
+    max(_SAVED * tokens, prompts * step.prefix)
     if sliced
     else (tokens + prompts * step.prefix)
   )

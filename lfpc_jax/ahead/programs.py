@@ -33,7 +33,8 @@ class Program:
     arguments: ShapeDtypeStructs with shardings.
     work: by formula.
     held: bytes on one device that training keeps beside the program's
-      arguments: moments, and a reference policy.
+      arguments: moments, a reference policy, and of the encoder's, which are
+      the tower alone, all other parameters.
   """
 
   name: str
@@ -95,6 +96,8 @@ def training(
   if frozen:
     plain = dataclasses.replace(batch, visual=None)
     encoder = _encoder(policy, capacity, waves, (state.params, plain))
+    others = {k: x for k, x in state.params.items() if k != "vision"}
+    held += on_device(others)
     found.insert(
       0, Program("encode", *encoder, cost.encode(policy, sizes), held)
     )
