@@ -345,14 +345,14 @@ def rows(bench: Bench) -> Iterator[list[str]]:
   yield ["questions onto the device", f"{took['upload']:.3g}", ""]
   yield ["their views' tower", f"{took['encode']:.3g}", ""]
   name = f"rollout, {size.prompts} x {size.group} in {size.waves} waves"
-  new = f"{written / took['rollout']:,.0f} new tokens/s"
-  yield [name, f"{took['rollout']:.3g}", new]
+  rate = f"{written / took['rollout']:,.0f} new tokens/s"
+  yield [name, f"{took['rollout']:.3g}", rate]
   yield from _update_rows(bench, took["update"], peak)
   per_second = f"{written / took['step']:,.0f} new tokens/s, "
   per_second += f"{held / took['step']:,.0f} of all"
   yield ["whole step", f"{took['step']:.3g}", per_second]
-  needed = memory(size, bench.agent.episodes.slots) / 2**30
-  gib = f"{needed:.3g} GiB by formula"
+  gib = memory(size, bench.agent.episodes.slots) / 2**30
+  gib = f"{gib:.3g} GiB by formula"
   stats = jax.devices()[0].memory_stats() or {}
   if "peak_bytes_in_use" in stats:
     gib += f", {stats['peak_bytes_in_use'] / 2**30:.1f} at most in use"
@@ -390,12 +390,9 @@ def main() -> None:
   device = jax.devices()[0]
   size = given.size or ("3b" if device.platform == "gpu" else "small")
   if not given.size and size == "small":
-    print(
-      f"no GPU: jax {jax.__version__} finds {device.device_kind} alone, so the "
-      "same code runs at a small size, whose figures mean nothing; pip install "
-      "'jax[cuda12]' brings the GPU's part",
-      flush=True,
-    )
+    text = f"no GPU: jax {jax.__version__} finds {device.device_kind} alone, so"
+    text += " the same code runs at a small size, whose figures mean nothing; "
+    print(f"{text}pip install 'jax[cuda12]' brings the GPU's part", flush=True)
   began = time.perf_counter()
   found = list(rows(Bench(given.workdir, size)))
   print(f"{size} on {device.device_kind}, jax {jax.__version__}")

@@ -24,7 +24,14 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models import lora
 from lfpc_jax.models.config import check_dtype
 from lfpc_jax.models.parameters import Params, params_digest
-from lfpc_jax.rl import placement, precision, same_run, scoring, shapes
+from lfpc_jax.rl import (
+  gradient_norm,
+  placement,
+  precision,
+  same_run,
+  scoring,
+  shapes,
+)
 from lfpc_jax.rl.alarms import AlarmConfig, Alarms
 from lfpc_jax.rl.rewards import RewardConfig
 from lfpc_jax.rl.skipped import SkippedSteps
@@ -54,7 +61,7 @@ def make_optimiser(config: Any) -> optax.GradientTransformation:
   if config.warmup_steps:
     rate = optax.linear_schedule(0.0, rate, config.warmup_steps)
   steps = optax.chain(
-    optax.clip_by_global_norm(config.clip_norm),
+    gradient_norm.clip(config.clip_norm),
     optax.adamw(
       rate, b1=config.b1, b2=config.b2, weight_decay=config.weight_decay
     ),

@@ -23,7 +23,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.models import decoder, lora, parameters
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rl import token_losses
+from lfpc_jax.rl import gradient_norm, token_losses
 from lfpc_jax.rl.types import Lesson, TrainState, UpdateConfig
 from lfpc_jax.rollout import encoding
 from lfpc_jax.rollout.types import EpisodeConfig
@@ -268,7 +268,7 @@ class Learner:
     first, skipped = {}, jnp.float32(0)
     for number in range(self.config.updates_per_step):
       grads, metrics = self._gradients(trained, frozen, lesson, reference)
-      norm = optax.tree.norm(grads)
+      norm = gradient_norm.global_norm(grads)
       change, moments = self.optimiser.update(grads, opt_state, trained)
       changed = optax.apply_updates(trained, change), moments
       sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])

@@ -226,6 +226,18 @@ def test_the_gradient_is_that_of_the_token_mean(
   np.testing.assert_allclose(metrics["gradient_norm"], norm, rtol=1e-4)
 
 
+def test_an_update_gives_the_same_bits_each_time(
+  step, played, updated, lesson, reference
+):
+  learner, run = step
+  for _ in range(5):
+    again = run(learner.init(played[0], 0), lesson, reference)
+    jax.tree.map(np.testing.assert_array_equal, again[1], updated[1])
+    jax.tree.map(
+      np.testing.assert_array_equal, again[0].params, updated[0].params
+    )
+
+
 @pytest.mark.parametrize(
   "passes, pieces, slices",
   [
