@@ -2,7 +2,7 @@
 
 As `optax.global_norm` and `optax.clip_by_global_norm` by the formula. Their
 sum over all numbers of an array at once was seen to differ from run to run in
-an update compiled for two CPU cores (jax 0.10.2), by up to 2 % on 100 million
+an update compiled for two CPU cores (jax 0.10.2), by over 1 % on 100 million
 parameters, where the gradient itself was the same to the bit; so an array is
 summed over one axis after the other.
 """
