@@ -15,7 +15,7 @@ import urllib.parse
 from lfpc_jax.errors import UserError
 
 _UNSHOWN = "; what stands there is not shown, as it may be a key"
-# Keys have small letters or hyphens, names of variables by custom neither.
+# Most keys have small letters or hyphens, names of variables by custom neither.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")
 # For fields that a config leaves to `judge.JudgeConfig`.
 _ABSENT = dict(

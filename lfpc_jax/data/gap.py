@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from lfpc_jax.data import gap_file
+from lfpc_jax.data import gap_file, loader
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.parallel import Share
@@ -37,7 +37,7 @@ def view_capacity(gap: Mapping[str, Any]) -> int:
     UserError: an unknown mode or rule, or budgets that make no view.
   """
   for name, known in (("mode", MODES), ("draw", DRAWS), ("wrong", WRONG)):
-    # A run's stored config may be older than a field.
+    # A run's stored config may be older than a field, then without a fault.
     if (value := gap.get(name, known[0])) not in known:
       raise UserError(f"gap.{name}={value!r}: choose one of {', '.join(known)}")
   mode, tokens, full = gap["mode"], gap["tokens"], gap["full_tokens"]
@@ -72,7 +72,9 @@ def budgets(
       f"gap.full_tokens={gap['full_tokens']}"
     )
   drawn = np.random.default_rng((seed, step, 77)).choice(
-    levels, size=number if gap.get("draw") == "prompt" else 1
+    # A run that is older than the field drew for each prompt.
+    levels,
+    size=number if gap.get("draw", "prompt") == "prompt" else 1,
   )
   return np.broadcast_to(drawn, number)
 
@@ -93,27 +95,6 @@ def ladder(full: int, lowest: int) -> tuple[int, ...]:
       f"gap.full_tokens={full}: lower the first or raise the second"
     )
   return tuple(reversed(found))
-
-
-class Some(Sequence[Example]):
-  """Some of a source's examples, each decoded when it is asked for."""
-
-  def __init__(self, source: Sequence[Example], indices: Sequence[int]):
-    self._source, self._indices = source, indices
-
-  def __len__(self) -> int:
-    return len(self._indices)
-
-  def __getitem__(self, index: int) -> Example:
-    return self._source[self._indices[index]]
-
-  def words(self, index: int) -> Example:
-    """See `loader.PromptSource.words`."""
-    return self._source.words(self._indices[index])
-
-  def size(self, index: int) -> tuple[int, int]:
-    """See `loader.PromptSource.size`."""
-    return self._source.size(self._indices[index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +119,7 @@ class Gap:
 
   def examples(self, source: Sequence[Example]) -> Sequence[Example]:
     """Those of the training split that are trained on."""
-    return source if self.left is None else Some(source, self.left)
+    return source if self.left is None else loader.Picked(source, self.left)
 
   def budgets(
     self, step: int, ids: Sequence[str], share: Share | None = None

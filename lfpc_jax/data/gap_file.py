@@ -1,7 +1,7 @@
 """What lfpc_jax.select_gap found, one row for each example, as Parquet.
 
 The file lies beside the data. Its schema's metadata holds, as JSON, what it is
-about: the data set, the policy, the ladder. So a run can be audited, and a
+about: the data set, the policy, the ladder. So a run can be checked, and a
 file of other data is refused.
 """
 

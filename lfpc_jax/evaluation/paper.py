@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import json
+import operator
 import pathlib
 from typing import Any
 
@@ -106,6 +107,9 @@ def _load(folder: pathlib.Path) -> Scored:
     content = json.loads((place / "scores.json").read_text())
     config = content["manifest"]["config"]
     data, split = config["data"]["name"], config["eval"]["split"]
+    for name in ("score", "seconds", "notes", "judge", "code"):
+      operator.getitem(content, name)
+    operator.getitem(content["manifest"], "parameters")
     return Scored(folder, content["policy"], data, split, content)
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(

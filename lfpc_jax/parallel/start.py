@@ -49,7 +49,9 @@ def local_gpus(environment: Mapping[str, str]) -> list[int] | None:
   )
   if "JAX_LOCAL_DEVICE_IDS" in environment or not number:
     return None
-  return list(range(number)) if number == 1 or alone else None
+  # A task that was given several sees them alone, too.
+  own = environment.get("SLURM_GPUS_PER_TASK") == str(number)
+  return list(range(number)) if number == 1 or alone or own else None
 
 
 def start(distributed: bool | None = None) -> None:

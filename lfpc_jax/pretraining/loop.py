@@ -48,7 +48,7 @@ def optimiser(peak: float, steps: int, decay: float = 0.01):
     0.0, peak, min(100, steps // 10), steps, peak * 0.05
   )
   return optax.chain(
-    optax.clip_by_global_norm(1.0),
+    optax.clip_by_global_norm(1.0),  # as the shipped policy was made
     optax.adamw(schedule, b2=0.98, weight_decay=decay),
   )
 

@@ -119,7 +119,7 @@ def test_a_selection_comes_back_from_its_file(tmp_path):
   path = tmp_path / "gap.parquet"
   selection = _write(path)
   assert gap_file.load(path) == selection
-  # Any reader of Parquet can audit it.
+  # Any reader of Parquet can check it.
   table = parquet.read_table(path).to_pydict()
   assert table["tokens"] == [64, 16, 128]
   assert table["original_answer"] == ["7"] * 3 and table["answer"] == ["1"] * 3

@@ -56,6 +56,16 @@ def test_a_cluster_is_known_by_its_environment(environment, several):
       },
       [0, 1, 2, 3],
     ),
+    # --gpus-per-task=2: each of two tasks on a node sees its own two alone.
+    (
+      {
+        "CUDA_VISIBLE_DEVICES": "0,1",
+        "SLURM_GPUS_PER_TASK": "2",
+        "SLURM_NTASKS": "4",
+        "SLURM_STEP_NUM_NODES": "2",
+      },
+      [0, 1],
+    ),
     ({"CUDA_VISIBLE_DEVICES": "0", "JAX_LOCAL_DEVICE_IDS": "0"}, None),
   ],
 )
