@@ -28,6 +28,7 @@ for program in rollout update; do
     --size=miniature --prompts=16 --group=16
 done
 $python -m experiments.speed.parts --workdir="$out"
+$python -m experiments.speed.sampling
 $python -m experiments.speed.prefix --workdir="$out"
 $python -m experiments.speed.scaling --workdir="$out"
 $python -m experiments.speed.waste --set=data.dir="$out/data" \
