@@ -49,10 +49,11 @@ def serve(script):
         state.most_busy = max(state.most_busy, state.busy)
       try:
         state.path = self.path
-        self._reply(state.script(number, body))
-      finally:
+        reply = state.script(number, body)
+      finally:  # before the reply: who has it may send the next at once
         with state.lock:
           state.busy -= 1
+      self._reply(reply)
 
     def _reply(self, reply):
       if isinstance(reply, str):
