@@ -25,14 +25,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import calling_policy
-from experiments.speed import measure, problem
+from experiments.speed import gpu_sizes, measure, problem
+from experiments.speed.gpu_sizes import Size
 from lfpc_jax import agent as agent_lib
 from lfpc_jax import config as config_lib
 from lfpc_jax.ahead import cost
 from lfpc_jax.data.examples import Example
 from lfpc_jax.data.tokenizer import Tokenizer
 from lfpc_jax.models import parameters
-from lfpc_jax.models.config import PUBLISHED, PolicyConfig
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rl import trainer
 from lfpc_jax.rollout import encoding, episode
@@ -47,112 +47,13 @@ without saying which tokens count: a PyTorch crop-tool system, 375 tokens/s a
 GPU on 8 GPUs; a good PyTorch GRPO on images, 2,000 tokens/s an H100."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
-  """What is run.
-
-  Attributes:
-    policy: the sizes of the policy; the vocabulary at least the tokeniser's.
-    prompts, group: P and G of a step.
-    decoding: prompts whose groups decode side by side where that is timed
-      alone: few, so that reading the weights takes longer than products.
-    view, crop: visual tokens.
-    text: slots of a prompt that are not visual.
-    turn: tokens of one.
-    box: what every turn calls, in the view's pixels.
-    side: of the originals.
-    waves, micro_batches, rollout_slices: as in a config.
-    chunks: logit_chunk and attention_chunk of a config.
-    product, megabytes: of the large product, of the array that is read.
-  """
-
-  policy: PolicyConfig
-  prompts: int
-  group: int
-  decoding: int
-  view: int
-  crop: int
-  text: int
-  turn: int
-  box: tuple[int, int, int, int]
-  side: int
-  waves: int
-  micro_batches: int
-  rollout_slices: int
-  chunks: tuple[int, int]
-  product: int
-  megabytes: int
-
-
-_3B = Size(
-  policy=dataclasses.replace(PUBLISHED["3b"], tie_word_embeddings=False),
-  prompts=64,
-  group=16,
-  decoding=4,
-  view=1024,
-  crop=256,
-  text=256,
-  turn=110,
-  box=(100, 120, 700, 686),
-  side=2048,
-  waves=4,
-  micro_batches=16,
-  rollout_slices=1,
-  chunks=(2048, 256),
-  product=8192,
-  megabytes=4096,
-)
-
-
-def sizes(name: str, vocabulary: int) -> Size:
-  """The size of a name; a small policy has the tokeniser's vocabulary."""
-  if name == "3b":
-    return _3B
-  text = dataclasses.replace(
-    _3B.policy.text,
-    vocab_size=vocabulary,
-    width=64,
-    mlp_width=128,
-    depth=2,
-    heads=2,
-    kv_heads=1,
-    mrope_section=(4, 6, 6),
-  )
-  vision = dataclasses.replace(
-    _3B.policy.vision,
-    depth=2,
-    width=32,
-    mlp_width=64,
-    heads=2,
-    full_attention_blocks=(1,),
-  )
-  return dataclasses.replace(
-    _3B,
-    policy=dataclasses.replace(_3B.policy, text=text, vision=vision),
-    prompts=4,
-    group=2,
-    decoding=2,
-    view=16,
-    crop=16,
-    text=40,
-    turn=problem.TURN,
-    box=problem.BOX,
-    side=128,
-    waves=2,
-    micro_batches=2,
-    chunks=(64, 64),
-    product=512,
-    megabytes=16,
-  )
-
-
 class Bench:
   """A policy, its questions and the programs of a step."""
 
   def __init__(self, folder: pathlib.Path, name: str):
     """Makes the parameters; compiles nothing else yet."""
     path = problem.write_policy(folder, "miniature")  # its tokeniser
-    self.size = size = sizes(name, Tokenizer.load(path).vocab_size)
+    self.size = size = gpu_sizes.sizes(name, Tokenizer.load(path).vocab_size)
     self.config = _config(folder, size)
     self.agent = agent_lib.make_agent(self.config, size.view, size.policy)
     self.learner = trainer.make_learner(self.config, self.agent, size.view)

@@ -100,7 +100,7 @@ def evaluate(
     about = settings.to_dict() | {"prompt": judge_lib.PROMPT_VERSION}
   asked = {example.id: example for example in words(examples)}
   grades = grade(rows, asked, judge)
-  _check_judged(grades, settings.url, folder)
+  _check_judged(grades, settings, folder)
   besides = _besides(data, rows, asked)
   notes = _notes(config, len(asked))
   found = table(
@@ -182,16 +182,16 @@ def grade_by_likelihood(
 
 
 def _check_judged(
-  grades: Mapping[int, Sequence[Grade]], url: str, folder: pathlib.Path
+  grades: Mapping[int, Sequence[Grade]], settings: Any, folder: pathlib.Path
 ) -> None:
   """A judge that is down makes no score of what the rules alone decide."""
   own = [one for part in grades.values() for one in part if one.by == "judge"]
   if own and all(one.correct is None for one in own):
     raise UserError(
-      f"the judge at {url} ruled on none of {len(own)} answers "
+      f"the judge at {settings.url} ruled on none of {len(own)} answers "
       f"({own[0].error}): see that it runs, that it has the model that "
-      "eval.judge.model names, and that LFPC_JUDGE_KEY holds its key; then "
-      f"start the same command again; {folder} keeps the answers"
+      f"eval.judge.model names, and that {settings.key_variable} holds its "
+      f"key; then start the same command again; {folder} keeps the answers"
     )
 
 

@@ -5,7 +5,7 @@ import sys
 import jax
 import pytest
 
-from experiments.speed import gpu
+from experiments.speed import gpu, gpu_sizes
 
 
 @pytest.mark.slow
@@ -27,7 +27,7 @@ def test_the_small_size_gives_every_line(tmp_path):
 
 
 def test_memory_of_the_3b_fits_the_gpu_that_it_is_for():
-  size = gpu.sizes("3b", 0)
+  size = gpu_sizes.sizes("3b", 0)
   assert 40 < gpu.memory(size, slots=512) / 2**30 < 72
 
 
