@@ -295,10 +295,11 @@ def _call(folder, *args):
   done = subprocess.run(
     [sys.executable, "-m", "lfpc_jax.ask", f"--workdir={folder}", *args],
     cwd=ROOT,
-    env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    # What another machine has compiled may not run on this one.
+    env={**os.environ, "JAX_PLATFORMS": "cpu", "LFPC_COMPILE_CACHE": "off"},
     capture_output=True,
     text=True,
-    timeout=900,
+    timeout=1500,
     check=False,
   )
   return done.returncode, done.stdout, done.stderr

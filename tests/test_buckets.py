@@ -170,7 +170,7 @@ def _client(environment, act):
 
 
 def _done(process):
-  out, errors = process.communicate(timeout=300)
+  out, errors = process.communicate(timeout=1500)
   assert process.returncode == 0, errors[-3000:]
   return out
 

@@ -231,7 +231,7 @@ try:
     saver.save(1, state)
     saver.save(2, state)
 finally:
-  time.sleep(0.5)  # the other arrays' writers come to their end
+  time.sleep(3)  # the other arrays' writers come to their end
 """
 
 
@@ -249,7 +249,7 @@ def _python(script, *args):
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=1500,
   )
 
 

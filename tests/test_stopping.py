@@ -67,10 +67,14 @@ def test_sigterm_saves_the_step_that_was_running(tmp_path):
     stderr=subprocess.PIPE,
     text=True,
   )
-  first = run.stdout.readline()
-  run.send_signal(signal.SIGTERM)
-  out, err = run.communicate(timeout=120)
-  assert run.returncode == 0 and "SIGTERM" in err, err
+  try:
+    first = run.stdout.readline()
+    run.send_signal(signal.SIGTERM)
+    # `communicate` would pass over the lines that were read with the first.
+    out, err = run.stdout.read(), run.stderr.read()
+  finally:
+    run.kill()
+  assert run.wait() == 0 and "SIGTERM" in err, err
   last = int((first + out).split()[-1])
   assert checkpoints.read_extra(tmp_path) == {"step": last}
 
@@ -88,7 +92,8 @@ def test_an_abort_in_a_garbage_collector_is_not_lost(capfd):
     with pytest.raises(KeyboardInterrupt), StopSignal() as stop:
       os.kill(os.getpid(), signal.SIGINT)
       gc.collect()
-      time.sleep(5)
+      for _ in range(6000):  # a minute at most
+        time.sleep(0.01)
   finally:
     gc.callbacks.remove(collect)
   assert hit and "Traceback" not in capfd.readouterr().err

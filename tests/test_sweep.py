@@ -165,6 +165,7 @@ def _own_pictures(folder):
 
 
 @pytest.mark.slow  # trains and evaluates twice
+@pytest.mark.timeout(5400)
 def test_a_sweep_of_two_jobs_trains_evaluates_and_ends_in_a_table(tmp_path):
   mine, work = tmp_path / "mine", tmp_path / "runs"
   mine.mkdir()
@@ -180,7 +181,7 @@ def test_a_sweep_of_two_jobs_trains_evaluates_and_ends_in_a_table(tmp_path):
   def run(*words):
     done = subprocess.run(
       [sys.executable, *words], cwd=ROOT, env=environment,
-      capture_output=True, text=True, timeout=580, check=False,
+      capture_output=True, text=True, timeout=1500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -90,7 +90,7 @@ def test_the_module_is_a_command():
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
-    timeout=300,
+    timeout=1500,
     check=False,
   )
   assert (done.returncode, done.stdout) == (1, "")

@@ -34,13 +34,16 @@ def run(tmp_path_factory):
   done = subprocess.run(
     [sys.executable, "-c", CODE, str(folder)],
     env={
-      **os.environ,
+      **{k: x for k, x in os.environ.items() if not k.startswith("WANDB_")},
       "HOME": str(home),
       "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'report'}",
       "WANDB_MODE": "offline",
       "WANDB_API_KEY": KEY,
+      # Seconds; a busy machine starts its service slowly.
+      "WANDB__SERVICE_WAIT": "600",
+      "WANDB_INIT_TIMEOUT": "600",
     },
-    capture_output=True, text=True, timeout=300, check=True,
+    capture_output=True, text=True, timeout=1500, check=True,
   )  # fmt: skip
   found = []
   for path in sorted(folder.rglob("*.wandb")):

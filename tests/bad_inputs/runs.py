@@ -2,7 +2,6 @@
 
 import errno
 import os
-import socket
 
 import numpy as np
 
@@ -250,10 +249,9 @@ def judged(*fields):
   return act
 
 
-def _unused_port():
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return free.getsockname()[1]
+def _down(at):
+  with judge_server.nobody() as url:
+    return judged(f"eval.judge.url={url}")(at)
 
 
 def _answering(*reply):
@@ -269,13 +267,7 @@ def _answering(*reply):
 JUDGE = rows(
   "judge",
   {
-    "down": (
-      lambda at: judged(f"eval.judge.url=http://127.0.0.1:{_unused_port()}/v1")(
-        at
-      ),
-      "Connection refused",
-      "the same command",
-    ),
+    "down": (_down, "Connection refused", "the same command"),
     "out of order": (
       _answering(500, {}, b"no"),
       "HTTP status 500",

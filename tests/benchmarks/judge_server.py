@@ -34,6 +34,14 @@ class Server:
 
 
 @contextlib.contextmanager
+def nobody():
+  """The address of a port that is held, and where nobody listens."""
+  with socket.socket() as held:
+    held.bind(("127.0.0.1", 0))
+    yield f"http://127.0.0.1:{held.getsockname()[1]}/v1"
+
+
+@contextlib.contextmanager
 def serve(script):
   """Runs a server; gives it, and its address as `url`."""
   state = Server(script)
@@ -69,7 +77,7 @@ def serve(script):
     def _fail(self, fault):
       self.close_connection = True
       if fault == "hang":
-        state.stop.wait(5)
+        state.stop.wait(60)
       elif fault == "reset":
         linger = struct.pack("ii", 1, 0)
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

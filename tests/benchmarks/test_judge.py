@@ -1,8 +1,7 @@
 """The judge against a real server that fails in every way it can."""
 
 import json
-import socket
-import time
+import threading
 
 import pytest
 
@@ -10,7 +9,7 @@ from lfpc_jax.benchmarks import judge as judge_lib
 from lfpc_jax.benchmarks.grading import Dispute
 from lfpc_jax.benchmarks.judge import Judge, JudgeConfig
 from lfpc_jax.errors import UserError
-from tests.benchmarks.judge_server import completion, serve
+from tests.benchmarks.judge_server import completion, nobody, serve
 
 _KEY = "sk-very-secret"
 
@@ -36,7 +35,7 @@ def _judge(server, cache=None, **changes):
     url=server.url,
     model="m",
     threads=4,
-    timeout=2.0,
+    timeout=60.0,
     attempts=3,
     backoff=0.01,
     max_backoff=0.05,
@@ -93,9 +92,13 @@ def test_what_is_sent():
 
 
 def test_rulings_come_in_the_order_of_the_disputes():
+  second = threading.Event()
+
   def script(number, body):
     wanted = "yes" if "even" in body["messages"][1]["content"] else "no"
-    time.sleep(0.02 * (number % 3))
+    if number == 0:
+      assert second.wait(60)  # the first to come is not the first to go
+    second.set()
     return 200, {}, completion(wanted)
 
   disputes = [
@@ -160,20 +163,17 @@ def test_a_fault_that_stays_makes_the_question_invalid(fault):
 
 @pytest.mark.parametrize("fault", ["hang", "drip"])
 def test_a_slow_server_is_given_up(fault):
+  """Who waits to the end gets a yes from one, and from the other no time."""
   with serve(lambda number, body: fault) as server:
-    began = time.monotonic()
     judge = _judge(server, timeout=0.4, attempts=2)
     (ruling,) = judge.rule([_dispute()])
-    assert time.monotonic() - began < 4
   assert ruling.correct is None and "timed out" in ruling.error
 
 
 def test_a_server_that_is_not_there_makes_the_question_invalid():
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-  config = JudgeConfig(url=url, model="m", attempts=2, backoff=0.01)
-  (ruling,) = Judge(config).rule([_dispute()])
+  with nobody() as url:
+    config = JudgeConfig(url=url, model="m", attempts=2, backoff=0.01)
+    (ruling,) = Judge(config).rule([_dispute()])
   assert ruling.correct is None and "no reply" in ruling.error
 
 

@@ -12,6 +12,7 @@ import pytest
 from lfpc_jax import errors
 from lfpc_jax.data import loader
 from lfpc_jax.data.sampler import BatchSampler
+from tests import waiting
 
 
 def _row(index, image_bytes=None):
@@ -254,26 +255,22 @@ def test_an_error_comes_in_its_place_and_stays():
   assert not _threads()
 
 
-def test_it_says_how_long_a_batch_was_waited_for():
-  ready = threading.Event()
+def test_it_says_how_long_a_batch_was_waited_for(monkeypatch):
+  clock = waiting.Clock(monkeypatch)
 
   class Slow:
     def __getitem__(self, index):
       if index == 0:
-        time.sleep(0.3)
-      elif index == 2:
-        ready.set()
+        clock.advance(7)
       return index
 
   sampler = _sampler(batch_size=1, shuffle=False)
   with loader.BatchLoader(Slow(), sampler, depth=3) as batches:
     assert batches.waited == 0
     next(batches)
-    assert 0.2 < batches.waited < 10
-    assert ready.wait(10)
-    time.sleep(0.1)  # so that the batch is made of it
+    assert batches.waited == 7
     next(batches)
-    assert batches.waited < 0.1
+    assert batches.waited == 0  # of the latest batch alone
 
 
 def test_closing_ends_the_threads_and_may_be_repeated():
@@ -295,16 +292,15 @@ def test_decoding_runs_ahead_but_not_without_bound():
     return np.array([0])
 
   with loader.BatchLoader(_source(), sampler, depth=3) as batches:
-    deadline = time.monotonic() + 10
-    while len(seen) < 3 and time.monotonic() < deadline:
-      time.sleep(0.01)
-    time.sleep(0.05)
-    assert sorted(seen) == [0, 1, 2]
-    next(batches)
-    next(batches)
-    while len(seen) < 5 and time.monotonic() < deadline:
-      time.sleep(0.01)
-    assert sorted(seen) == [0, 1, 2, 3, 4]
+    for number in (3, 5):
+      deadline = time.monotonic() + 300
+      while len(seen) < number and time.monotonic() < deadline:
+        time.sleep(0.01)
+      time.sleep(0.05)  # in which a loader without bound would go on
+      assert sorted(seen) == list(range(number))
+      if number == 3:
+        next(batches)
+        next(batches)
 
 
 def _threads():

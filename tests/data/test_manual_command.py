@@ -21,7 +21,7 @@ def _call(*args):
     env={**os.environ, "JAX_PLATFORMS": "cpu"},
     capture_output=True,
     text=True,
-    timeout=500,
+    timeout=1500,
     check=False,
   )
   return done.returncode, done.stdout, done.stderr

@@ -1,7 +1,6 @@
 """The evaluate command on made-up rollouts: rows, probes, files, page."""
 
 import json
-import time
 
 import jax.numpy as jnp
 import pytest
@@ -14,6 +13,7 @@ from lfpc_jax.errors import UserError
 from lfpc_jax.evaluation import command, probe_results, runner
 from lfpc_jax.evaluation.items import load_items
 from lfpc_jax.rollout.probes import Probe
+from tests import waiting
 from tests.data.sources import layouts
 from tests.evaluation import made_up
 from tests.evaluation.made_up import BATCH, BOX, BUDGETS, NUMBER
@@ -78,23 +78,26 @@ def test_seconds_stand_with_and_without_compiling(evaluated):
 
 
 def test_seconds_that_data_was_waited_for_stand_apart(tmp_path, monkeypatch):
-  decode = images.decode
+  clock, decode, slow = waiting.Clock(monkeypatch), images.decode, iter([7])
 
-  def slowly(*args, **options):
-    time.sleep(0.5)
+  def once_slowly(*args, **options):
+    for seconds in slow:
+      clock.advance(seconds)
     return decode(*args, **options)
 
-  monkeypatch.setattr(images, "decode", slowly)
+  monkeypatch.setattr(images, "decode", once_slowly)
   config, kept = made_up.config("eval.probes=()"), []
   with made_up.policy():
     command.evaluate(config, tmp_path, "")
+    slow = iter([7])
     examples = command.open_questions(config)
     params = {"w": jnp.zeros(3)}
     command.Runner(config).run("p", params, examples, keep=kept.append)
   content = json.loads((tmp_path / "evaluation.json").read_text())
-  assert content["data_wait_seconds"] > 0.4
+  assert content["data_wait_seconds"] == 7
   # A batch is waited for once, not at each budget.
-  assert len(kept) == 3 * len(BUDGETS) and kept[0].waited > 0.4
+  assert len(kept) == 3 * len(BUDGETS)
+  assert sum(entry.waited for entry in kept) == 7
   assert all(e.waited == 0 for e in kept if e.budget != BUDGETS[0])
 
 

@@ -1,5 +1,6 @@
 """Several processes of one run, on this machine."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -7,6 +8,19 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+@contextlib.contextmanager
+def held_port():
+  """A port for one's own processes: from now on nobody else is given it.
+
+  gRPC's servers share a port with whoever allows it as well, and one that only
+  holds it is sent nothing.
+  """
+  with socket.socket() as held:
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.bind(("127.0.0.1", 0))
+    yield held.getsockname()[1]
 
 
 def run(module, arguments, logs, number, devices, timeout=1500):
@@ -20,9 +34,14 @@ def run(module, arguments, logs, number, devices, timeout=1500):
     devices: of each.
     timeout: seconds for all.
   """
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+  with held_port() as port:
+    codes = _run(module, arguments, logs, number, devices, timeout, port)
+  said = "\n".join(p.read_text()[-3000:] for p in sorted(logs.glob("log*")))
+  assert codes == [0] * number, said
+
+
+def _run(module, arguments, logs, number, devices, timeout, port):
+  """The exit codes of the processes."""
   running = []
   for index in range(number):
     environment = {
@@ -47,9 +66,7 @@ def run(module, arguments, logs, number, devices, timeout=1500):
       )
     )
   try:
-    codes = [process.wait(timeout=timeout) for process in running]
+    return [process.wait(timeout=timeout) for process in running]
   finally:
     for process in running:
       process.kill()
-  said = "\n".join(p.read_text()[-3000:] for p in sorted(logs.glob("log*")))
-  assert codes == [0] * number, said

@@ -2,9 +2,10 @@
 
 import os
 import pathlib
-import socket
 import subprocess
 import sys
+
+from tests.parallel import processes
 
 _WORKER = """
 import jax
@@ -69,9 +70,14 @@ print("process", me, "agrees")
 
 
 def test_two_processes_share_a_batch_and_join_what_they_found():
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+  with processes.held_port() as port:
+    texts = _said(port)
+  for index, text in enumerate(texts):
+    assert f"process {index} agrees" in text, text[-3000:]
+
+
+def _said(port):
+  """What each of the two prints."""
   running = [
     subprocess.Popen(
       [sys.executable, "-c", _WORKER],
@@ -91,9 +97,7 @@ def test_two_processes_share_a_batch_and_join_what_they_found():
     for index in range(2)
   ]
   try:
-    texts = [process.communicate(timeout=500)[0] for process in running]
+    return [process.communicate(timeout=1500)[0] for process in running]
   finally:
     for process in running:
       process.kill()
-  for index, text in enumerate(texts):
-    assert f"process {index} agrees" in text, text[-3000:]

@@ -78,7 +78,7 @@ def test_arrays_that_cannot_lie_so(tmp_path, command, cases):
     env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4"},
     capture_output=True,
     text=True,
-    timeout=500,
+    timeout=1500,
   )
   assert done.returncode == 0, done.stderr[-3000:]
   lines = done.stdout.splitlines()  # of which some say that scenes are drawn

@@ -20,7 +20,9 @@ _FLAGS = (
     '--disable-sync', '--hide-scrollbars', '--disable-dev-shm-usage',
     '--remote-debugging-pipe',
 )  # fmt: skip
-_SECONDS = 90.0
+_SECONDS = 300.0  # in which a busy machine does anything
+_DECODED = """Promise.all([...document.images].filter(image => image.src).map(
+  image => image.decode().catch(() => null)))"""
 
 
 class Chromium:
@@ -42,13 +44,21 @@ class Chromium:
       os.close(end)
     self._number, self._buffer, self._session = 0, b"", None
     self.problems, self.requests, self._loaded = [], [], False
-    targets = self.call("Target.getTargets")["targetInfos"]
-    target = next(t["targetId"] for t in targets if t["type"] == "page")
     self._session = self.call(
-      "Target.attachToTarget", targetId=target, flatten=True
+      "Target.attachToTarget", targetId=self._tab(), flatten=True
     )["sessionId"]
     for domain in ("Page", "Runtime", "Log", "Network"):
       self.call(f"{domain}.enable")
+
+  def _tab(self):
+    """The first tab, which a browser may answer without."""
+    deadline = time.monotonic() + _SECONDS
+    while time.monotonic() < deadline:
+      for target in self.call("Target.getTargets")["targetInfos"]:
+        if target["type"] == "page":
+          return target["targetId"]
+      time.sleep(0.05)
+    raise TimeoutError(f"no tab within {_SECONDS} s")
 
   def close(self):
     """Ends the browser."""
@@ -117,8 +127,18 @@ class Chromium:
       "requestAnimationFrame(() => setTimeout(done))))"
     )
 
+  def until(self, script):
+    """Waits until an expression in the page is true; returns its value."""
+    deadline = time.monotonic() + _SECONDS
+    while not (value := self.evaluate(script)):
+      if time.monotonic() > deadline:
+        raise TimeoutError(f"not within {_SECONDS} s: {script}")
+      self.painted()
+    return value
+
   def screenshot(self, path, whole=False):
     """Saves what is in view, or the whole page, as PNG."""
+    self.evaluate(_DECODED)
     self.painted()
     data = self.call(
       "Page.captureScreenshot", format="png", captureBeyondViewport=whole

@@ -5,9 +5,8 @@ import html
 import json
 import math
 import re
-import shutil
-import subprocess
 
+import chromium
 import numpy as np
 import PIL.Image
 import pytest
@@ -15,39 +14,27 @@ import samples
 
 from lfpc_jax.report import page, results
 
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(
-  _CHROMIUM is None, reason="no chromium on the path: apt install chromium"
+  chromium.PATH is None, reason="no chromium on the path: apt install chromium"
 )
-_FLAGS = (
-    '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run',
-    '--disable-background-networking', '--disable-component-update',
-    '--disable-sync', '--hide-scrollbars', '--enable-logging=stderr',
-    '--virtual-time-budget=3000',
-)  # fmt: skip
 
 
 class Browser:
-  """Opens pages of one folder with a fresh profile."""
+  """Opens pages of one folder in a Chromium."""
 
-  def __init__(self, folder):
-    self._folder = folder
-    self.messages = []
+  def __init__(self, chrome, folder):
+    self.chrome, self._folder = chrome, folder
 
-  def run(self, name, fragment, *flags):
-    """Returns what the browser printed; collects console messages."""
-    done = subprocess.run(
-        [
-            _CHROMIUM, *_FLAGS, f'--user-data-dir={self._folder}/profile',
-            *flags, f'file://{self._folder}/{name}#{fragment}',
-        ],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    self.messages = [x for x in done.stderr.splitlines() if "CONSOLE" in x]
-    return done.stdout
+  @property
+  def messages(self):
+    """What the page that is open has complained of."""
+    return self.chrome.problems
 
-  def dom(self, fragment, name="page.html"):
-    return self.run(name, fragment, "--dump-dom")
+  def dom(self, fragment, until="true"):
+    """The page's elements, as soon as an expression in it is true."""
+    self.chrome.open(self._folder / "page.html", fragment)
+    self.chrome.until(until)
+    return self.chrome.evaluate("document.documentElement.outerHTML")
 
   def drive(self, fragment, script):
     """Runs `script` in a copy of the page; returns its JSON result."""
@@ -60,10 +47,18 @@ class Browser:
     )
     driven = text.replace("</body>", report + "</body>")
     (self._folder / "driven.html").write_text(driven, "utf-8")
-    dom = self.dom(fragment, "driven.html")
+    self.chrome.open(self._folder / "driven.html", fragment)
     assert not self.messages
-    found = re.search(r'<output id="driven">(.*?)</output>', dom, re.DOTALL)
-    return json.loads(html.unescape(found[1]))
+    found = self.chrome.until("document.querySelector('#driven')?.textContent")
+    assert not self.messages
+    return json.loads(found)
+
+
+@pytest.fixture(scope="module", name="chrome")
+def fixture_chrome(tmp_path_factory):
+  chrome = chromium.Chromium(tmp_path_factory.mktemp("profile"))
+  yield chrome
+  chrome.close()
 
 
 @pytest.fixture(scope="module", name="rollouts")
@@ -77,7 +72,7 @@ def fixture_rollouts():
 
 
 @pytest.fixture(scope="module", name="browser")
-def fixture_browser(tmp_path_factory, rollouts):
+def fixture_browser(chrome, tmp_path_factory, rollouts):
   folder = tmp_path_factory.mktemp("page")
   page.write_page(
     folder / "page.html",
@@ -87,7 +82,7 @@ def fixture_browser(tmp_path_factory, rollouts):
     rollouts,
     ["A finding."],
   )
-  return Browser(folder)
+  return Browser(chrome, folder)
 
 
 def _indices(dom):
@@ -95,18 +90,19 @@ def _indices(dom):
   return [int(index) for index in found]
 
 
-def test_a_console_error_would_be_seen(browser, tmp_path):
+def test_a_console_error_would_be_seen(chrome, tmp_path):
   (tmp_path / "page.html").write_text("<script>null.x</script>")
-  other = Browser(tmp_path)
+  other = Browser(chrome, tmp_path)
   other.dom("")
   assert other.messages
 
 
 def test_page_opens_without_a_message_and_draws_everything(browser, rollouts):
-  dom = browser.dom("show=5")
+  drawn = "document.querySelectorAll('.chart .raw').length >= 3"
+  dom = browser.dom("show=5", drawn)
   assert not browser.messages
   assert _indices(dom) == list(range(len(rollouts)))
-  assert dom.count('class="chart"') == 11 and dom.count('class="raw"') >= 3
+  assert dom.count('class="chart"') == 11
 
 
 def test_hostile_text_is_shown_and_does_nothing(browser):
@@ -242,10 +238,8 @@ def test_controls_write_an_address_that_restores_the_view(browser):
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_theme_sets_the_ground(browser, tmp_path, theme):
   picture = tmp_path / "page.png"
-  browser.run(
-      'page.html', f'theme={theme}', f'--screenshot={picture}',
-      '--window-size=900,700',
-  )  # fmt: skip
+  browser.dom(f"theme={theme}")
+  browser.chrome.screenshot(picture)
   with PIL.Image.open(picture) as image:
     ground = np.asarray(image.convert("L"))[400:, 3].mean()
   assert ground > 240 if theme == "light" else ground < 40
@@ -277,10 +271,11 @@ def test_the_list_shows_thumbnails(browser):
   assert sizes == [104, 192]
 
 
-def test_a_thousand_rollouts_fill_the_list_by_and_by(tmp_path, rollouts):
+def test_a_thousand_rollouts_fill_the_list_by_and_by(
+  chrome, tmp_path, rollouts
+):
   many = [dataclasses.replace(rollouts[i % 32], id=f"{i}") for i in range(1000)]
   page.write_page(tmp_path / "page.html", "Many", rollouts=many)
-  browser = Browser(tmp_path)
-  dom = browser.dom("")
+  dom = Browser(chrome, tmp_path).dom("")
   assert "1000 of 1000 rollouts" in dom
   assert 0 < len(_indices(dom)) < 200

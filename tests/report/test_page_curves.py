@@ -11,6 +11,8 @@ from lfpc_jax.report import page, plots
 pytestmark = pytest.mark.skipif(
   chromium.PATH is None, reason="no chromium on the path: apt install chromium"
 )
+_DRAWN = """[...document.querySelectorAll('.chart')].filter(
+  chart => chart.offsetParent).every(chart => chart.querySelector('path'))"""
 
 
 @pytest.fixture(scope="module", name="browser")
@@ -26,12 +28,17 @@ def test_curves_are_drawn_for_every_quantity_and_tell_values(browser, tmp_path):
   browser.open(path)
   names = {curve.quantity for curve in samples.make_curves(2)}
   charts = browser.evaluate(
-    "[...document.querySelectorAll('.chart')].map(async chart => {"
-    "chart.scrollIntoView(); await new Promise(requestAnimationFrame);"
-    "await new Promise(done => setTimeout(done, 30));"
-    "return [chart.querySelector('figcaption').textContent,"
-    "chart.querySelectorAll('path').length]; })"
-    ".reduce(async (all, one) => [...await all, await one], [])"
+    """(async () => {
+      const found = [];
+      for (const chart of document.querySelectorAll('.chart')) {
+        chart.scrollIntoView();
+        const paths = () => chart.querySelectorAll('path').length;
+        for (let frame = 0; frame < 3000 && !paths(); frame++)
+          await new Promise(requestAnimationFrame);
+        found.push([chart.querySelector('figcaption').textContent, paths()]);
+      }
+      return found;
+    })()"""
   )
   assert {name for name, _ in charts} == names
   assert all(paths == 6 for _, paths in charts)  # three runs, raw and smooth
@@ -55,7 +62,7 @@ def test_what_is_looked_at_most_comes_first_and_alarms_last(browser, tmp_path):
   curves = plots.curves_from_metrics({"run": rows})
   page.write_page(tmp_path / "p.html", "Curves", curves=curves)
   browser.open(tmp_path / "p.html")
-  browser.painted()
+  browser.until(_DRAWN)
   shown = browser.evaluate(
     "[...document.querySelectorAll('.chart figcaption')].map(x => x.innerText)"
   )
@@ -73,7 +80,7 @@ def test_no_label_of_a_curve_is_cut_off(browser, tmp_path, width):
   curves = plots.curves_from_metrics({"run": rows})
   page.write_page(tmp_path / "p.html", "Curves", curves=curves)
   browser.open(tmp_path / "p.html", width=width, height=4000)
-  browser.painted()
+  browser.until(_DRAWN)
   room = browser.evaluate(
     """[...document.querySelectorAll('.chart text')].map(text => {
       const picture = text.closest('svg'), inside =
@@ -105,7 +112,7 @@ def test_a_phone_shows_the_first_curves_until_asked_for_all(browser, tmp_path):
   browser.painted()
   assert browser.evaluate(shown) == 11
   assert not browser.evaluate(f"{button}.offsetParent")
-  assert browser.evaluate(
+  browser.until(
     "document.querySelectorAll('.chart')[4].querySelectorAll('path').length"
   )
   browser.open(path, width=390)
