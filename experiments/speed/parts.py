@@ -88,9 +88,9 @@ def hottest(compiled: Any, run: Callable[[], Any]) -> list[list[str]]:
 def main() -> None:
   """Measures one size."""
   parser = problem.parser(__doc__.splitlines()[0])
-  parser.add_argument("--tile", type=int, default=resample.TILE)
+  parser.add_argument("--tiles", type=int, nargs="+", default=resample.TILES)
   given = parser.parse_args()
-  resample.TILE = given.tile
+  resample.TILES = tuple(given.tiles)
   asked = problem.make(given.workdir, given.size, given.prompts, given.group)
   programs = {
     name: functools.partial(jax.jit(function), *args)

@@ -21,7 +21,8 @@ from lfpc_jax.data import gap, prompts
 from lfpc_jax.data.examples import Example
 from lfpc_jax.errors import UserError
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rollout.episode import Rollout, State
+from lfpc_jax.rollout.decoding import State
+from lfpc_jax.rollout.episode import Rollout
 from lfpc_jax.rollout.tool_call import Failure
 from lfpc_jax.rollout.types import CROPPED, NO_ROOM, Batch, Stop
 

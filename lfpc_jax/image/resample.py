@@ -16,17 +16,20 @@ versions begin with the vertical one where the height loses more than twice
 as many pixels as the width; the two differ where the first pass clips.
 
 Shapes are static (block, tile) and the numbers of tiles are dynamic, so that
-a small crop of a huge original costs what the crop costs.
+a small crop of a huge original costs what the crop costs. Of a few sizes of
+tiles a block takes that whose tiles have the fewest pixels together.
 """
 
 from __future__ import annotations
+
+import functools
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
-# Side of a square of source pixels that one step of the loops reads.
-TILE = 320
+# Sides of the squares of source pixels that one step of the loops may read.
+TILES = (128, 256)
 
 _WEIGHT_ONE = 2.0**22  # Pillow's weights are whole multiples of 1 / this.
 _HIGHEST = lax.Precision.HIGHEST
@@ -76,8 +79,8 @@ def resample_block(
       images copies none of them.
     index: i32[], the image.
     box: i32[4], pixels of that image, not empty and inside it. Per axis,
-      2 * (box + TILE) * output must be below 2^31: 16,384 pixels become at
-      most 64,256.
+      2 * (box + largest tile) * output must be below 2^31: 16,384 pixels
+      become at most 64,527.
     out_size: i32[2], the height and width of the whole resized box.
     start: i32[2], the (y, x) of the block's first pixel in the resized box.
     block: side of the block in pixels.
@@ -86,8 +89,23 @@ def resample_block(
     f32[block, block, 3], whole numbers in [0, 255]. Pixels beyond `out_size`
     repeat the last one.
   """
-  y = _Axis(box[1], box[3], out_size[0], start[0], block, originals.shape[1])
-  x = _Axis(box[0], box[2], out_size[1], start[1], block, originals.shape[2])
+  y = _Span(box[1], box[3], out_size[0], start[0], block, originals.shape[1])
+  x = _Span(box[0], box[2], out_size[1], start[1], block, originals.shape[2])
+  longest = max(originals.shape[1:3])
+  sizes = [t for n, t in enumerate(TILES) if not n or TILES[n - 1] < longest]
+  sizes.reverse()  # of two that read as much, the larger takes fewer steps
+  read = [y.pixels_read(size) * x.pixels_read(size) for size in sizes]
+  choices = [
+    functools.partial(_sum_tiles, originals, index, y, x, size)
+    for size in sizes
+  ]
+  return lax.switch(jnp.argmin(jnp.stack(read)), choices)
+
+
+def _sum_tiles(originals, index, y: _Span, x: _Span, size: int) -> jax.Array:
+  """`resample_block` by tiles of one size."""
+  y, x = _Axis(y, size), _Axis(x, size)
+  block = y.span.block
 
   def rows_of_tile(top: jax.Array) -> jax.Array:
     """The horizontal pass f32[y.tile, 3, block] of the rows from `top`."""
@@ -126,30 +144,57 @@ def bicubic(x: jax.Array) -> jax.Array:
   return jnp.where(x < 1, near, jnp.where(x < 2, far, 0.0))
 
 
-class _Axis:
-  """One axis of a block: the source pixels it sees, tile by tile.
+class _Span:
+  """What a block sees of one axis of the box.
 
   Attributes:
-    tile: pixels of a tile; static.
-    num_tiles: i32[], how many tiles the block sees.
+    block: outputs; static.
+    side: pixels of the original's axis; static.
+    low: where the box begins, i32[].
+    size: pixels of the box, i32[].
+    out_size: outputs of the whole box, i32[].
+    outputs: the block's outputs, i32[block].
+    first: the first pixel that weighs anything, i32[].
+    last: one beyond the last, i32[].
   """
 
   def __init__(self, low, high, out_size, start, block: int, side: int):
     """For outputs [start, start + block) of [low, high) out of `side`."""
-    self.tile = min(TILE, side)
-    self._limit = side - self.tile  # The last place where a tile fits.
-    self._low, self._in, self._out = low, high - low, out_size
-    self._outputs = jnp.minimum(start + jnp.arange(block), out_size - 1)
-    centre = (2 * self._outputs + 1) * self._in // (2 * out_size)
-    reach = jnp.maximum(-(-2 * self._in // out_size), 2)
-    self._first = jnp.maximum(low + centre[0] - reach, low)
-    self._last = jnp.minimum(low + centre[-1] + reach + 1, high)
-    self.num_tiles = -((self._first - self._last) // self.tile)
+    self.block, self.side = block, side
+    self.low, self.size, self.out_size = low, high - low, out_size
+    self.outputs = jnp.minimum(start + jnp.arange(block), out_size - 1)
+    centre = (2 * self.outputs + 1) * self.size // (2 * out_size)
+    reach = jnp.maximum(-(-2 * self.size // out_size), 2)
+    self.first = jnp.maximum(low + centre[0] - reach, low)
+    self.last = jnp.minimum(low + centre[-1] + reach + 1, high)
+
+  def num_tiles(self, size: int) -> jax.Array:
+    """How many tiles of at most `size` pixels the block sees, i32[]."""
+    return -((self.first - self.last) // min(size, self.side))
+
+  def pixels_read(self, size: int) -> jax.Array:
+    """How many pixels these tiles have, i32[]."""
+    return self.num_tiles(size) * min(size, self.side)
+
+
+class _Axis:
+  """A span, tile by tile.
+
+  Attributes:
+    span: what there is to see.
+    tile: pixels of a tile; static.
+    num_tiles: i32[], how many tiles the block sees.
+  """
+
+  def __init__(self, span: _Span, size: int):
+    self.span, self.tile = span, min(size, span.side)
+    self.num_tiles = span.num_tiles(size)
+    self._limit = span.side - self.tile  # The last place where a tile fits.
     self._sum = lax.fori_loop(
       0,
       self.num_tiles,
       lambda i, total: total + jnp.sum(self._kernel(i)[1], 1),
-      jnp.zeros(block),
+      jnp.zeros(span.block),
     )
 
   def weights(self, i: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -164,17 +209,18 @@ class _Axis:
 
   def _kernel(self, i: jax.Array) -> tuple[jax.Array, jax.Array]:
     """As `weights`, before their division by the sum over all tiles."""
-    begin = self._first + i * self.tile
+    span = self.span
+    begin = span.first + i * self.tile
     # A tile moved back reads some pixels again: these have weight 0.
     place = jnp.minimum(begin, self._limit)
     pixels = place + jnp.arange(self.tile)
     # Whole numbers up to the division: a float32 that counts thousands of
     # pixels would be off by a thousandth of a pixel, which shows.
-    distance = (2 * (pixels - self._low) + 1) * self._out - (
-      (2 * self._outputs + 1) * self._in
+    distance = (2 * (pixels - span.low) + 1) * span.out_size - (
+      (2 * span.outputs + 1) * span.size
     )[:, None]
-    kernel = bicubic(distance / (2 * jnp.maximum(self._in, self._out)))
-    inside = (pixels >= begin) & (pixels < self._last)
+    kernel = bicubic(distance / (2 * jnp.maximum(span.size, span.out_size)))
+    inside = (pixels >= begin) & (pixels < span.last)
     return place, jnp.where(inside, kernel, 0.0)
 
 

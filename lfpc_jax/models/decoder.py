@@ -168,6 +168,7 @@ def extend(
   slots: jax.Array,
   prefix: PrefixCache,
   cache: SuffixCache | None = None,
+  extent: int | None = None,
 ) -> tuple[jax.Array, SuffixCache | None]:
   """Runs suffix tokens against the prefix and the suffix so far.
 
@@ -181,6 +182,8 @@ def extend(
     prefix: the prompts' keys and values.
     cache: keys and values of earlier suffix slots. None: x is the whole
       suffix, in slots 0, 1, 2, ..., and nothing is stored.
+    extent: the cache is read in slots below this, which must hold every token
+      that has a slot; static. None: in all.
 
   Returns:
     Hidden states [P, G, t, D] after the final norm, and the updated cache.
@@ -209,7 +212,7 @@ def extend(
     keys, values = store(keys, values, k, v, number, slots)
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)
-    k, v = _from_cache(k, v)
+    k, v = _from_cache(k[..., :extent], v[..., :extent, :])
     before = (*_from_cache(*before), prefix.length)
     mixed = suffix_attention(config, q, k, v, slots, *before)
     return (finish(config, layer, x, mixed), keys, values, number + 1), None

@@ -20,7 +20,8 @@ from lfpc_jax import slicing
 from lfpc_jax.models import decoder, policy
 from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
-from lfpc_jax.rollout import encoding, observation, placing, probes, sampling
+from lfpc_jax.rollout import decoding, encoding, observation, placing, probes
+from lfpc_jax.rollout.decoding import State, at, put
 from lfpc_jax.rollout.observation import Texts
 from lfpc_jax.rollout.types import (
   NO_CALL,
@@ -30,23 +31,6 @@ from lfpc_jax.rollout.types import (
   Stop,
   Trajectory,
 )
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class State:
-  """The rollout under way.
-
-  The last filled slot of each row is pending: its token is known, its keys
-  and values are not in the cache yet.
-  """
-
-  trajectory: Trajectory
-  cache: decoder.SuffixCache
-  position: jax.Array  # rotary position of the next token, i32[P, G]
-  done: jax.Array  # bool[P, G]
-  key: jax.Array
-  turn: jax.Array  # i32[]
 
 
 def _empty_trajectory(batch: Batch, config: EpisodeConfig) -> Trajectory:
@@ -78,19 +62,6 @@ def _empty_trajectory(batch: Batch, config: EpisodeConfig) -> Trajectory:
     stop=full(value=Stop.TURNS),
     steps=jnp.int32(0),
   )
-
-
-def _at(index: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """Indices [p, g, index[p, g, ...]] for gathers and scatters."""
-  shape = index.shape + (1,) * (3 - index.ndim)
-  index = index.reshape(shape)
-  p, g = index.shape[:2]
-  return jnp.arange(p)[:, None, None], jnp.arange(g)[None, :, None], index
-
-
-def _put(array: jax.Array, slot: jax.Array, value: jax.Array) -> jax.Array:
-  """array[p, g, slot[p, g]] = value[p, g]; out of range writes nothing."""
-  return array.at[_at(slot)].set(value[:, :, None], mode="drop")
 
 
 class Rollout:
@@ -203,7 +174,9 @@ class Rollout:
   def turn(self, params, batch, texts, prefix, probe, state: State) -> State:
     """The policy writes a turn; those that called get their observation."""
     start = state.trajectory.length
-    state, ended_well = self._decode_turn(params, texts, prefix, state)
+    state, ended_well = decoding.decode_turn(
+      self.policy, self.config, params, texts, prefix, state
+    )
     trajectory = state.trajectory
     cell = self.policy.vision.cell
     call = observation.read(
@@ -237,9 +210,9 @@ class Rollout:
     trajectory = dataclasses.replace(
       trajectory,
       turns=trajectory.turns + ~state.done,
-      turn_start=_put(trajectory.turn_start, slot, start),
-      turn_end=_put(trajectory.turn_end, slot, trajectory.length),
-      outcome=_put(
+      turn_start=put(trajectory.turn_start, slot, start),
+      turn_end=put(trajectory.turn_end, slot, trajectory.length),
+      outcome=put(
         trajectory.outcome,
         slot,
         jnp.where(made & call.good & ~goes_on, NO_ROOM, result),
@@ -282,61 +255,6 @@ class Rollout:
       change,
     )
 
-  def _decode_turn(self, params, texts, prefix, state: State):
-    """Decodes until every row's turn has ended.
-
-    Returns:
-      The state, and which rows ended with a stop token, bool[P, G].
-    """
-    start, slots = state.trajectory.length, self.config.slots
-
-    def step(carry):
-      state, active, stopped = carry
-      trajectory = state.trajectory
-      pending = jnp.where(active, trajectory.length - 1, slots)[..., None]
-      where = _at(jnp.minimum(pending, slots - 1))
-      x = jnp.take(params["embedding"], trajectory.tokens[where], axis=0)
-      hidden, cache = decoder.extend(
-        self.policy,
-        params,
-        x,
-        trajectory.positions[where],
-        pending,
-        prefix,
-        state.cache,
-      )
-      logits = policy.logits(self.policy, params, hidden[:, :, 0])
-      key = jax.random.fold_in(state.key, trajectory.steps)
-      token, logp = sampling.sample(
-        key, logits, self.config.temperature, self.config.top_p
-      )
-      slot = jnp.where(active, trajectory.length, slots)
-      position = jnp.repeat(state.position[..., None], 3, axis=-1)
-      length = trajectory.length + active
-      trajectory = dataclasses.replace(
-        trajectory,
-        tokens=_put(trajectory.tokens, slot, token),
-        positions=_put(trajectory.positions, slot, position),
-        written=_put(trajectory.written, slot, active),
-        logp=_put(trajectory.logp, slot, logp),
-        length=length,
-        steps=trajectory.steps + 1,
-      )
-      stop = active & jnp.any(token[..., None] == texts.stops, axis=-1)
-      full = (length - start >= self.config.max_turn_tokens) | (length >= slots)
-      state = dataclasses.replace(
-        state,
-        trajectory=trajectory,
-        cache=cache,
-        position=state.position + active,
-      )
-      return state, active & ~stop & ~full, stopped | stop
-
-    active = ~state.done
-    carry = (state, active, jnp.zeros_like(active))
-    carry = jax.lax.while_loop(lambda c: jnp.any(c[1]), step, carry)
-    return carry[0], carry[2]
-
   def _observe(
     self, params, texts, prefix, box, call, features, goes_on, state: State
   ) -> State:
@@ -352,7 +270,7 @@ class Rollout:
     cropped = goes_on & call.good
     number = jnp.arange(tokens.shape[-1])
     inside = goes_on[..., None] & (number < call.length[..., None])
-    place = _at(jnp.where(inside, old.length[..., None] + number, slots))
+    place = at(jnp.where(inside, old.length[..., None] + number, slots))
     index = jnp.where(visual >= 0, old.crops[..., None] * capacity + visual, -1)
     crop = jnp.where(cropped, old.crops, self.config.max_crops)
     trajectory = dataclasses.replace(
@@ -361,15 +279,15 @@ class Rollout:
       positions=old.positions.at[place].set(positions, mode="drop"),
       visual_index=old.visual_index.at[place].set(index, mode="drop"),
       length=jnp.where(goes_on, old.length + call.length, old.length),
-      boxes=_put(old.boxes, crop, box),
-      boxes_shown=_put(old.boxes_shown, crop, call.box_shown),
-      grids=_put(old.grids, crop, call.grid),
+      boxes=put(old.boxes, crop, box),
+      boxes_shown=put(old.boxes_shown, crop, call.box_shown),
+      grids=put(old.grids, crop, call.grid),
       crops=old.crops + cropped,
     )
     # Feed the pending token and all of the observation but its last token,
     # which becomes the pending one.
     fed = jnp.where(inside, old.length[..., None] - 1 + number, slots)
-    where = _at(jnp.minimum(fed, slots - 1))
+    where = at(jnp.minimum(fed, slots - 1))
     index = trajectory.visual_index[where] - old.crops[..., None] * capacity
     x = policy.embed(
       self.policy,

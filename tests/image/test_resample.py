@@ -83,6 +83,18 @@ def test_equals_pillow_for_any_boxes_with_one_program():
   assert crop_and_resize._cache_size() <= before + 1
 
 
+@pytest.mark.parametrize("span", [100, 200, 321, 590])
+def test_the_size_of_the_tiles_changes_no_pixel(monkeypatch, span):
+  image = noise(np.random.default_rng(1), 600, 600)
+  box = (3, 5, 3 + span, 5 + span)
+  for tiles in ((128,), (256,), (1024,), resample.TILES):
+    monkeypatch.setattr(resample, "TILES", tiles)
+    crop_and_resize.clear_cache()
+    levels = difference(image, box, (64, 64))
+    assert levels.max() <= 1
+    assert (levels > 0).mean() < 5e-4
+
+
 def test_far_corner_of_a_long_image_is_as_exact_as_the_near_one():
   """Positions beyond thousands of pixels must not lose their fraction."""
   image = noise(np.random.default_rng(2), 40, 16_384)
