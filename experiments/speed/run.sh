@@ -29,6 +29,7 @@ for program in rollout update; do
 done
 $python -m experiments.speed.parts --workdir="$out"
 $python -m experiments.speed.sampling
+$python -m experiments.speed.resizing
 $python -m experiments.speed.prefix --workdir="$out"
 $python -m experiments.speed.scaling --workdir="$out"
 $python -m experiments.speed.waste --set=data.dir="$out/data" \

@@ -29,7 +29,7 @@ from jax import lax
 import jax.numpy as jnp
 
 # Sides of the squares of source pixels that one step of the loops may read.
-TILES = (128, 256)
+TILES = (128, 256, 384)
 
 _WEIGHT_ONE = 2.0**22  # Pillow's weights are whole multiples of 1 / this.
 _HIGHEST = lax.Precision.HIGHEST
@@ -80,7 +80,7 @@ def resample_block(
     index: i32[], the image.
     box: i32[4], pixels of that image, not empty and inside it. Per axis,
       2 * (box + largest tile) * output must be below 2^31: 16,384 pixels
-      become at most 64,527.
+      become at most 64,035.
     out_size: i32[2], the height and width of the whole resized box.
     start: i32[2], the (y, x) of the block's first pixel in the resized box.
     block: side of the block in pixels.
