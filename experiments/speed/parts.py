@@ -22,7 +22,7 @@ import jax
 
 from experiments.speed import measure, problem, update
 from lfpc_jax.image import resample, views
-from lfpc_jax.rollout import encoding, episode
+from lfpc_jax.rollout import decoding, encoding, episode
 
 _SHOWN = 12  # operations
 _OPERATION = re.compile(
@@ -89,7 +89,14 @@ def main() -> None:
   """Measures one size."""
   parser = problem.parser(__doc__.splitlines()[0])
   parser.add_argument("--tiles", type=int, nargs="+", default=resample.TILES)
+  parser.add_argument(
+    "--whole_cache",
+    action="store_true",
+    help="decoding reads all slots, filled or not",
+  )
   given = parser.parse_args()
+  if given.whole_cache:
+    decoding.extents = lambda slots: (slots,)
   resample.TILES = tuple(given.tiles)
   asked = problem.make(given.workdir, given.size, given.prompts, given.group)
   programs = {

@@ -6,8 +6,6 @@ Prints milliseconds of CPU for one block of 112 x 112 pixels, the crop of 16
 visual tokens, cut from square boxes of an original of 1,024 pixels a side.
 """
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,14 +15,16 @@ from lfpc_jax.image import resample
 
 _SPANS = (60, 100, 150, 200, 321, 500, 900)  # sides of the box in pixels
 _WAYS = ((320,), (128,), resample.TILES)
-_BLOCK, _SIDE, _BLOCKS, _ROUNDS = 112, 1024, 16, 5
+_BLOCK, _SIDE, _BLOCKS = 112, 1024, 16
 
 
 def milliseconds(tiles: tuple[int, ...]) -> list[float]:
   """CPU time of a block for each span, the least of some rounds."""
   resample.TILES = tiles
   shape = (1, _SIDE, _SIDE, 3)
-  pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  pixels = jnp.asarray(
+    np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+  )
   size, start = jnp.array([_BLOCK, _BLOCK]), jnp.zeros(2, jnp.int32)
 
   @jax.jit
@@ -36,16 +36,11 @@ def milliseconds(tiles: tuple[int, ...]) -> list[float]:
 
     return jax.lax.fori_loop(0, _BLOCKS, add, 0.0)
 
-  found = []
-  for span in _SPANS:
+  def block_of(span: int) -> float:
     box = jnp.array([3, 5, 3 + span, 5 + span])
-    took = []
-    for _ in range(_ROUNDS + 1):
-      began = time.process_time()
-      jax.block_until_ready(blocks(jnp.asarray(pixels), box))
-      took.append(time.process_time() - began)
-    found.append(1e3 * min(took[1:]) / _BLOCKS)
-  return found
+    return measure.least_cpu(lambda: blocks(pixels, box)) / _BLOCKS
+
+  return [1e3 * block_of(span) for span in _SPANS]
 
 
 def main() -> None:

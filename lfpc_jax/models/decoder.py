@@ -208,7 +208,7 @@ def extend(
     layer, *before = layer
     q, k, v = project(config, layer, x, angles)
     # The whole cache is the carry and is written in place; what a layer reads
-    # of it may be copied (experiments/speed/scaling.md).
+    # of it may be copied.
     keys, values = store(keys, values, k, v, number, slots)
     k = jax.lax.dynamic_index_in_dim(keys, number, keepdims=False)
     v = jax.lax.dynamic_index_in_dim(values, number, keepdims=False)

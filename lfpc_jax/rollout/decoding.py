@@ -9,6 +9,7 @@ depend on it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,12 @@ def decode_turn(
   """
   start, slots = state.trajectory.length, config.slots
 
-  def step(carry, extent: int):
+  def fits(extent: int, carry):
+    state, active, _ = carry
+    longest = jnp.max(jnp.where(active, state.trajectory.length, 0))
+    return (longest > 0) & (longest <= extent)
+
+  def step(extent: int, carry):
     state, active, stopped = carry
     trajectory = state.trajectory
     pending = jnp.where(active, trajectory.length - 1, slots)[..., None]
@@ -130,14 +136,7 @@ def decode_turn(
   active = ~state.done
   carry = (state, active, jnp.zeros_like(active))
   for extent in extents(slots):
-
-    def fits(carry, extent=extent):
-      state, active, _ = carry
-      longest = jnp.max(jnp.where(active, state.trajectory.length, 0))
-      return (longest > 0) & (longest <= extent)
-
-    def within(carry, extent=extent):
-      return step(carry, extent)
-
-    carry = jax.lax.while_loop(fits, within, carry)
+    carry = jax.lax.while_loop(
+      functools.partial(fits, extent), functools.partial(step, extent), carry
+    )
   return carry[0], carry[2]
