@@ -33,7 +33,7 @@ def _base() -> ml_collections.ConfigDict:
     dtype="float32",  # of products and activations; 'bfloat16' on accelerators
     param_dtype="float32",  # of trained parts: bfloat16 loses small updates
     frozen_dtype="float32",  # of other parts: bfloat16 halves their memory
-    remat="none",  # 'layer' keeps one activation per layer
+    remat="products",  # a layer keeps: 'none' all, 'layer' only its input
     logit_chunk=0,  # tokens' worth of logits at one time; 0: all
     attention="auto",  # 'xla', 'splash' (TPU), 'cudnn' (GPU); models/fused.py
     attention_chunk=256,  # of 'xla': queries whose scores exist at one time

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 import json
 import pathlib
+import resource
 import statistics
 import subprocess
 import time
@@ -82,6 +83,13 @@ def least_cpu(function: Callable[[], Any], rounds: int = 5) -> float:
     jax.block_until_ready(function())
     took.append(time.process_time() - began)
   return min(took[1:])
+
+
+def page_faults(function: Callable[[], Any]) -> int:
+  """Pages that a call has to be given by the system: memory it had not kept."""
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+  jax.block_until_ready(function())
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
 def product_rate(

@@ -16,14 +16,16 @@ if ! [ -e "$out/peers/.complete" ]; then
   touch "$out/peers/.complete"
 fi
 for size in miniature 100M; do
-  rounds=3
+  rounds=7
   [ $size = miniature ] || rounds=1
   for program in rollout update; do
+    # Both are fastest when they take an update in slices.
+    [ $program = rollout ] && slices= || slices=--micro=2
     $python -m experiments.speed.$program --workdir="$out" --peers="$peers" \
-      --size=$size --prompts=8 --group=8 --rounds=$rounds
+      --size=$size --prompts=8 --group=8 --rounds=$rounds $slices
   done
 done
-for program in rollout update; do
+for program in rollout "update --micro=4"; do
   $python -m experiments.speed.$program --workdir="$out" --peers="$peers" \
     --size=miniature --prompts=16 --group=16
 done

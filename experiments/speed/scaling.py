@@ -68,7 +68,7 @@ def resizing(height: float, width: float, grid: tuple[int, int]) -> float:
 
 
 def operations(asked: problem.Problem, trajectory: Any) -> tuple[float, ...]:
-  """Of a rollout and of an update, by formula, all slots counted."""
+  """Of a rollout and of an update, by formula, filled slots and others."""
   rollout, view = asked.config.rollout, asked.config.gap.tokens
   policy, episodes = asked.agent.policy, asked.agent.episodes
   prefix = asked.agent.packer.text_capacity + view

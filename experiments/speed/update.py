@@ -20,6 +20,7 @@ import numpy as np
 from experiments.speed import measure, problem
 from lfpc_jax import agent as agent_lib
 from lfpc_jax.ahead import cost
+from lfpc_jax.models.config import REMATS
 from lfpc_jax.rl import token_losses, trainer
 from lfpc_jax.rl.types import Lesson
 from lfpc_jax.rollout.types import Batch, Trajectory
@@ -93,7 +94,7 @@ class Ours:
 
 
 def operations(asked: problem.Problem) -> float:
-  """Of an update, by formula, over all slots, filled or not."""
+  """Of an update, by formula, filled slots and others."""
   rollout = asked.config.rollout
   prefix = asked.agent.packer.text_capacity + problem.VIEW
   sizes = cost.Sizes(rollout.prompts, prefix, problem.VIEW, replicas=1)
@@ -107,10 +108,14 @@ def main() -> None:
   parser = problem.parser(__doc__.splitlines()[0])
   parser.add_argument("--peers", required=True, help="python of the peers")
   parser.add_argument("--micro", type=int, default=1, help="slices, of both")
+  parser.add_argument(
+    "--remat", choices=REMATS, default="products", help="ours"
+  )
   given = parser.parse_args()
   asked = problem.make(
     *(given.workdir, given.size, given.prompts, given.group),
     micro_batches=given.micro,
+    remat=given.remat,
   )
   ours = Ours(asked)
   ours.export()
@@ -126,7 +131,7 @@ def main() -> None:
     seconds = measure.alternate(
       {"ours": ours, "peer": lambda: step()["seconds"]}, given.rounds
     )
-    memory = step()["gibibytes"]
+    memory, faults = step()["gibibytes"], measure.page_faults(ours)
     product = peer.ask("product", size=_PRODUCT)["product"]
     versions = peer.versions
   peak, peers_peak = measure.product_rate(_PRODUCT), 2 * _PRODUCT**3 / product
@@ -146,7 +151,8 @@ def main() -> None:
     f"{100 * least / seconds['ours']:.0f} % of a large "
     f"product's rate, {peak / 1e9:.0f} GFLOP/s ({peers_peak / 1e9:.0f} in "
     f"PyTorch); at all of it {seconds['peer'] / least:.1f} times the peer's "
-    f"speed; the peer's largest memory {memory:.1f} GiB"
+    f"speed; the peer's largest memory {memory:.1f} GiB; "
+    f"a step of ours faults in {faults:,} pages"
   )
 
 

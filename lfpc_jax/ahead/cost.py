@@ -138,7 +138,8 @@ def update(
   """
   group, slots = episodes.group, episodes.slots
   rows = sizes.prompts * group
-  # The backward pass costs twice the forward one, which remat repeats.
+  # The backward pass costs twice the forward one, which remat repeats; what
+  # 'products' repeats, attention alone, is left out.
   passes = 4 if config.remat == "layer" else 3
   prompts = sizes.prompts * sizes.prefix
   flops = passes * decoder_flops(config, prompts, sizes.prefix / 2)
@@ -147,7 +148,7 @@ def update(
   flops += passes * decoder_flops(
     config, rows * slots, sizes.prefix + slots / 2
   )
-  flops += 4 * head_flops(config, rows * slots)
+  flops += 4 * head_flops(config, rows * episodes.most_written)
   tower = tower_flops(
     config, rows * episodes.max_crops, episodes.crop_max_tokens
   )

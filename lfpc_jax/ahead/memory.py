@@ -110,7 +110,7 @@ def _chunk(step: Step, queries: float, cached: bool = False) -> float:
 
 
 def _tower_saved(step: Step, images: float, tokens: int) -> float:
-  """What the tower keeps for its gradient, with remat."""
+  """What the tower keeps for its gradient, where `remat` is 'layer'."""
   vision = step.policy.vision
   patches = images * tokens * vision.merge_size**2
   return vision.depth * patches * vision.width * step.itemsize
@@ -192,7 +192,7 @@ def update(step: Step, layout: Layout) -> dict[str, float]:
   # and that of one slice.
   caches *= 1 + sliced * (1 + _WIDE / step.itemsize)
   saved = text.depth * text.width * step.itemsize
-  if step.policy.remat != "layer":
+  if step.policy.remat != "layer":  # 'products' keeps no more than 'none'
     saved += text.depth * _layer(step, layout, 1, 0)
   saved *= (
     max(_SAVED * tokens, prompts * step.prefix)
@@ -230,8 +230,9 @@ def _update_work(step: Step, layout: Layout, prompts: float, rows: float):
   layer = 2 * _layer(step, layout, tokens, scores) + 3 * one
   if step.fused:  # a prompt's keys before those of each of its rollouts
     layer += 4 * keys(step, layout, rows * (step.prefix + slots)) / text.depth
-  limit = step.policy.logit_chunk or tokens
-  logits = min(limit, tokens) * text.vocab_size * _WIDE
+  read = rows * step.episodes.most_written
+  limit = step.policy.logit_chunk or read
+  logits = min(limit, read) * text.vocab_size * _WIDE
   hidden = tokens * text.width * _WIDE
   return features + max(
     3 * logits + 3 * hidden, layer, _tower(step, layout, rows, crops)

@@ -80,6 +80,7 @@ def check_dtype(field: str, dtype: str) -> str:
   return dtype
 
 
+REMATS = ("none", "products", "layer")
 ATTENTIONS = ("auto", "xla", "splash", "cudnn")
 LORA_TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 
@@ -141,7 +142,7 @@ class PolicyConfig:
   tie_word_embeddings: bool = False
   image_token_id: int = 151_655
   dtype: str = "float32"
-  remat: str = "layer"  # 'none' keeps all activations, 'layer' one per layer
+  remat: str = "layer"  # one of `REMATS`, see models/layers.py
   logit_chunk: int = 1024  # tokens' worth of logits at one time; 0: all
   attention: str = "auto"  # one of `ATTENTIONS`, see models/fused.py
   attention_chunk: int = 1024  # of XLA: queries whose scores exist at one time
@@ -162,8 +163,10 @@ class PolicyConfig:
     for name, rest in checks.items():
       if rest:
         raise UserError(f"policy config: {name} is {rest}, must be 0")
-    if self.remat not in ("none", "layer"):
-      raise UserError(f"policy config: remat={self.remat!r}: 'none' or 'layer'")
+    if self.remat not in REMATS:
+      raise UserError(
+        f"policy.remat={self.remat!r}: choose one of {', '.join(REMATS)}"
+      )
     if self.attention not in ATTENTIONS:
       raise UserError(
         f"policy.attention={self.attention!r}: choose one of "

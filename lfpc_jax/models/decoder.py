@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from lfpc_jax import parallel
 from lfpc_jax.models import attention, fused, lora, rotary
 from lfpc_jax.models.config import PolicyConfig
-from lfpc_jax.models.layers import dense, rms_norm, swiglu
+from lfpc_jax.models.layers import dense, remembering, rms_norm, swiglu
 from lfpc_jax.models.parameters import Params
 
 
@@ -76,10 +76,6 @@ def finish(config, params, x, mixed):
   return x + swiglu(params, normed)
 
 
-def _maybe_remat(config: PolicyConfig, step):
-  return jax.checkpoint(step) if config.remat == "layer" else step
-
-
 def prefill(
   config: PolicyConfig,
   params: Params,
@@ -113,7 +109,7 @@ def prefill(
 
   x = x.astype(config.dtype)
   layers = lora.adapt(config, params)
-  _, (k, v) = jax.lax.scan(_maybe_remat(config, step), x, layers)
+  _, (k, v) = jax.lax.scan(remembering(config, step), x, layers)
   return PrefixCache(k, v, length)
 
 
@@ -223,7 +219,7 @@ def extend(
   axes = (whole_cache, whole_cache, row, row, (), row)
   store = parallel.per_shard(_store, axes, whole_cache)
   if cache is None:
-    x, _ = jax.lax.scan(_maybe_remat(config, whole), x, shared)
+    x, _ = jax.lax.scan(remembering(config, whole), x, shared)
   else:
     carry = (x, cache.k, cache.v, jnp.int32(0))
     (x, keys, values, _), _ = jax.lax.scan(cached, carry, shared)

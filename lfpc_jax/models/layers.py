@@ -1,7 +1,8 @@
-"""The small parts that tower and decoder share."""
+"""The small parts that tower, decoder and head share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lfpc_jax import parallel
+from lfpc_jax.models.config import PolicyConfig
 from lfpc_jax.models.parameters import Params
 
 
@@ -67,6 +69,39 @@ def _matrix_product(x, kernel, inputs):
     precision=precision(x.dtype),
   )
   return product.reshape(*rows, *kernel.shape[inputs:])
+
+
+def remembering(config: PolicyConfig, step: Callable) -> Callable:
+  """A layer's step, for `lax.scan`, that keeps what `remat` says.
+
+  For the gradient 'none' keeps all, 'layer' a layer's input alone and computes
+  the layer anew. 'products' keeps what products with a kernel gave and computes
+  anew what lies between them: norms, gates, rotations and attention, which is
+  cheap beside writing and reading them (measured in experiments/speed).
+  """
+  if config.remat == "none":
+    return step
+  policy = None
+  if config.remat == "products":
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+  # A scan's backward pass is a loop of its own: no compiler can merge the two.
+  return jax.checkpoint(step, policy=policy, prevent_cse=False)
+
+
+@jax.custom_vjp
+def permute(x: jax.Array, order: jax.Array, back: jax.Array) -> jax.Array:
+  """x[..., order[..., i], :]; `back` is the inverse permutation.
+
+  The gradient is a gather too, where JAX would emit a slow scatter-add.
+  """
+  del back
+  return jnp.take_along_axis(x, order[..., None], axis=-2)
+
+
+permute.defvjp(
+  lambda x, order, back: (permute(x, order, back), (order, back)),
+  lambda saved, g: (permute(g, saved[1], saved[0]), None, None),
+)
 
 
 def swiglu(params: Params, x: jax.Array) -> jax.Array:

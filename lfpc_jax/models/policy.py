@@ -48,14 +48,17 @@ def _head(config: PolicyConfig, params: Params) -> jax.Array:
 
 def _scores(hidden: jax.Array, head: jax.Array) -> jax.Array:
   """f32[..., V] of hidden states [..., D] and rows [V, D] of the head."""
-  axes = (((hidden.ndim - 1,), (1,)), ((), ()))
-  return jax.lax.dot_general(
+  kind, rows = hidden.dtype, hidden.shape[:-1]
+  if parallel.current_mesh() is None:
+    # The head's gradient then sums over one axis: layers.py says why.
+    hidden = hidden.reshape(-1, hidden.shape[-1])
+  product = jnp.matmul(
     hidden,
-    head.astype(hidden.dtype),
-    axes,
-    precision=precision(hidden.dtype),
+    head.astype(kind).T,
+    precision=precision(kind),
     preferred_element_type=jnp.float32,
   )
+  return product.reshape(*rows, head.shape[0])
 
 
 def logits(
@@ -113,10 +116,10 @@ def log_probabilities(
     weighted += jnp.sum(weight * below, axis=-1)
     weighted = jax.lax.stop_gradient(weighted)
     total = total * scale + jnp.sum(weight, axis=-1)
-    own = targets % number == index
-    place = jnp.where(own, targets // number, 0)[..., None]
-    score = jnp.take_along_axis(scores, place, axis=-1)[..., 0]
-    return (new, total, weighted, jnp.where(own, score, found)), None
+    # A masked sum has a mask for a gradient, where a look-up has a scatter.
+    own = targets[..., None] == jnp.arange(size) * number + index
+    found += jnp.sum(jnp.where(own, scores, 0.0), axis=-1)
+    return (new, total, weighted, found), None
 
   zero = jnp.zeros(targets.shape, jnp.float32)
   start = (zero + _NEGATIVE, zero, zero, zero)

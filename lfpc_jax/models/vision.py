@@ -18,7 +18,13 @@ from lfpc_jax import parallel
 from lfpc_jax.image.views import View
 from lfpc_jax.models import attention, fused, rotary
 from lfpc_jax.models.config import PolicyConfig, VisionConfig
-from lfpc_jax.models.layers import dense, rms_norm, swiglu
+from lfpc_jax.models.layers import (
+  dense,
+  permute,
+  remembering,
+  rms_norm,
+  swiglu,
+)
 from lfpc_jax.models.parameters import Params
 
 
@@ -44,22 +50,6 @@ def _layout(config: VisionConfig, grid: jax.Array, capacity: int):
   inside = np.stack(np.divmod(unit, config.merge_size), axis=-1)
   positions = corner[:, :, None] + inside
   return order, jnp.where(window == 2**30, -1, window), positions
-
-
-@jax.custom_vjp
-def _permute(x: jax.Array, order: jax.Array, back: jax.Array) -> jax.Array:
-  """x[b, order[b, i]]; `back` is the inverse permutation.
-
-  The gradient is a gather too, where JAX would emit a slow scatter-add.
-  """
-  del back
-  return jnp.take_along_axis(x, order[:, :, None], axis=1)
-
-
-_permute.defvjp(
-  lambda x, order, back: (_permute(x, order, back), (order, back)),
-  lambda saved, g: (_permute(g, saved[1], saved[0]), None, None),
-)
 
 
 def _window_attention(q, k, v, window, block, chunk):
@@ -168,7 +158,7 @@ def encode_views(config: PolicyConfig, params: Params, view: View) -> jax.Array:
   kernel = jnp.sum(kernel, axis=0, dtype=jnp.float32)
   x = dense({"kernel": kernel}, patches)
   back = jnp.argsort(order, axis=1)
-  x = _permute(x.reshape(batch, capacity, -1), order, back)
+  x = permute(x.reshape(batch, capacity, -1), order, back)
   x = x.reshape(batch, capacity * unit, vision.width)
   angles = rotary.vision_angles(vision, positions)
   angles = angles.reshape(batch, capacity * unit, -1)
@@ -180,9 +170,8 @@ def encode_views(config: PolicyConfig, params: Params, view: View) -> jax.Array:
     x = _block(vision, kernel, chunk, x, *layer, angles, window)
     return x, None
 
-  if config.remat == "layer":
-    step = jax.checkpoint(step)
+  step = remembering(config, step)
   full = np.isin(np.arange(vision.depth), vision.full_attention_blocks)
   x, _ = jax.lax.scan(step, x, (params["blocks"], jnp.asarray(full)))
   tokens = _merge(params, x, unit)
-  return _permute(tokens, back, order)
+  return permute(tokens, back, order)

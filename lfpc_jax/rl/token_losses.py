@@ -9,6 +9,7 @@ from lfpc_jax import parallel
 from lfpc_jax.models import decoder
 from lfpc_jax.models import policy as policy_lib
 from lfpc_jax.models.config import PolicyConfig
+from lfpc_jax.models.layers import permute
 from lfpc_jax.models.parameters import Params
 from lfpc_jax.rl.types import UpdateConfig
 from lfpc_jax.rollout import encoding
@@ -36,8 +37,8 @@ def token_log_probabilities(
     prefix: what `encoding.encode_prompt` gives, if that is known.
 
   Returns:
-    f32[P, G, T] each; slot t is the token in slot t given all before it.
-    Slot 0 is the prompt's and has 0.
+    f32[P, G, T] each; slot t is the token in slot t given all before it, and
+    has 0 if the policy did not write it.
   """
   if prefix is None:
     prefix = encoding.encode_prompt(config, params, batch, capacity)
@@ -65,18 +66,38 @@ def token_log_probabilities(
   hidden, _ = decoder.extend(
     config, params, x, trajectory.positions, slots, prefix
   )
-  hidden = parallel.constrain(
-    hidden[:, :, :-1], ("prompt", "rollout", "suffix", "features")
-  )
+  return _at_written(config, episodes, params, hidden, trajectory)
+
+
+def _at_written(config, episodes, params, hidden, trajectory):
+  """The same from the hidden states.
+
+  The head reads as many of a rollout's slots as its turns can write in, the
+  written ones first.
+  """
+  features = ("prompt", "rollout", "suffix", "features")
+  written, targets = trajectory.written[:, :, 1:], trajectory.tokens[:, :, 1:]
+  hidden, unread = hidden[:, :, :-1], written.shape[-1] - episodes.most_written
+  order = jnp.argsort(~written, axis=-1, stable=True)
+  back = jnp.argsort(order, axis=-1)
+  if unread:  # or all are read where they lie
+    hidden = permute(hidden, order, back)[:, :, :-unread]
+    targets = jnp.take_along_axis(targets, order, axis=-1)[:, :, :-unread]
   outputs = policy_lib.log_probabilities(
     config,
     params,
-    hidden,
-    trajectory.tokens[:, :, 1:],
+    parallel.constrain(hidden, features),
+    targets,
     episodes.temperature or 1.0,
   )
-  start = ((0, 0), (0, 0), (1, 0))
-  return tuple(jnp.pad(x, start) for x in outputs)
+
+  def spread(x):
+    if unread:
+      x = jnp.pad(x, ((0, 0), (0, 0), (0, unread)))
+      x = permute(x[..., None], back, order)[..., 0]
+    return jnp.pad(jnp.where(written, x, 0.0), ((0, 0), (0, 0), (1, 0)))
+
+  return tuple(map(spread, outputs))
 
 
 def token_losses(

@@ -144,7 +144,6 @@ class Learner:
     )
     written = trajectory.written
     mask = written & lesson.mask[..., None]
-    logp = jnp.where(written, logp, 0.0)
     loss, clipped = token_losses.token_losses(
       self.config, logp, trajectory.logp, reference, lesson.advantages
     )
@@ -155,7 +154,7 @@ class Learner:
       "clipped": jnp.sum(clipped & mask) / tokens,
       # Of all that was written: a step whose groups are all dropped has an
       # entropy too.
-      "entropy": jnp.sum(jnp.where(written, entropy, 0.0)) / all_written,
+      "entropy": jnp.sum(entropy) / all_written,
       "sampler_gap": jnp.max(jnp.where(written, away, 0.0)),
     }
     if self.config.kl:

@@ -162,6 +162,11 @@ class EpisodeConfig:
       )
 
   @property
+  def most_written(self) -> int:
+    """Tokens that the policy may write in an episode."""
+    return min(self.max_turns * self.max_turn_tokens, self.max_response_tokens)
+
+  @property
   def slots(self) -> int:
     """Suffix slots T: the prompt's last token and the response."""
     return self.max_response_tokens + 1

@@ -39,10 +39,10 @@ CASES = {
     dict(full_attention_blocks=(0,)),
     dict(remat="none"),
   ),
-  "wide heads, narrow windows": (
+  "wide heads, narrow windows, products kept": (
     dict(width=64, heads=2, kv_heads=1, mrope_section=(4, 6, 6)),
     dict(width=48, window_size=56, full_attention_blocks=(0, 2)),
-    {},
+    dict(remat="products"),
   ),
   "tied, seven queries a kv head, windows alone": (
     dict(width=56, heads=7, kv_heads=1, mrope_section=(2, 1, 1)),
