@@ -4,7 +4,7 @@
 #   sh experiments/pods/run.sh [OUTPUT]   compiles the 7b's step
 # The second is the stage 1 of README.md on sixteen v5e chips, in the layout that
 # fits there. On two cores with other work beside it the encoder took 44 s, the
-# rollout 448 s and the update 344 s. Further sizes, slices and programs: the
+# rollout 448 s and the update 344 to 883 s. Further sizes, slices and programs: the
 # same line with others. Status 2: something does not fit.
 set -eu
 out=${1:-runs/pods}
