@@ -4,7 +4,7 @@ r"""Where a rollout's and an update's time goes: parts alone, and operations.
 
 Compiles each part as a program of its own and prints its seconds, then the
 operations of a turn of decoding and of an update that took longest, by XLA's
-profiler, summed over the threads. --tile=128 cuts crops in smaller tiles.
+profiler, summed over the threads. --tiles 128 cuts crops in smaller tiles.
 """
 
 import collections

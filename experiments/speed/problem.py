@@ -158,7 +158,7 @@ def make(
   crops: int = 1,
   side: int = SIDE,
   text: int = TEXT,
-  remat: str = "products",
+  remat: str = "",
 ) -> Problem:
   """Builds what is not there yet, and writes what the peers read.
 
@@ -174,12 +174,13 @@ def make(
     side: pixels of an original's side, a multiple of SIDE; each pixel of a
       scene becomes a square.
     text: slots of a prompt that are not visual.
-    remat: what the update keeps for its gradient, `policy.remat`.
+    remat: what the update keeps for its gradient, `policy.remat`; '': the
+      config's.
   """
   policy = write_policy(folder, size)
   config = settings(*(folder, size, prompts, group, view), crops, side, text)
   config.rl.micro_batches = micro_batches
-  config.policy.remat = remat
+  config.policy.remat = remat or config.policy.remat
   config = config_lib.freeze(config)
   scenes_lib.prepare(config.data.dir, config.data.difficulty)
   source = loader.open_data(config.data, "train")

@@ -18,14 +18,13 @@ fi
 for size in miniature 100M; do
   rounds=7
   [ $size = miniature ] || rounds=1
-  for program in rollout update; do
-    # Both are fastest when they take an update in slices.
-    [ $program = rollout ] && slices= || slices=--micro=2
+  # Both systems are faster when they take an update in slices.
+  for program in rollout "update --micro=2"; do
     $python -m experiments.speed.$program --workdir="$out" --peers="$peers" \
-      --size=$size --prompts=8 --group=8 --rounds=$rounds $slices
+      --size=$size --prompts=8 --group=8 --rounds=$rounds
   done
 done
-for program in rollout "update --micro=4"; do
+for program in "rollout --rounds=5" "update --micro=4"; do
   $python -m experiments.speed.$program --workdir="$out" --peers="$peers" \
     --size=miniature --prompts=16 --group=16
 done

@@ -108,9 +108,7 @@ def main() -> None:
   parser = problem.parser(__doc__.splitlines()[0])
   parser.add_argument("--peers", required=True, help="python of the peers")
   parser.add_argument("--micro", type=int, default=1, help="slices, of both")
-  parser.add_argument(
-    "--remat", choices=REMATS, default="products", help="ours"
-  )
+  parser.add_argument("--remat", choices=REMATS, default="", help="of ours")
   given = parser.parse_args()
   asked = problem.make(
     *(given.workdir, given.size, given.prompts, given.group),

@@ -76,8 +76,8 @@ def remembering(config: PolicyConfig, step: Callable) -> Callable:
 
   For the gradient 'none' keeps all, 'layer' a layer's input alone and computes
   the layer anew. 'products' keeps what products with a kernel gave and computes
-  anew what lies between them: norms, gates, rotations and attention, which is
-  cheap beside writing and reading them (measured in experiments/speed).
+  anew what lies between them: norms, gates, rotations and attention. That is
+  less than half of the memory for little work (experiments/speed).
   """
   if config.remat == "none":
     return step
